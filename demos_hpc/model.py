@@ -1,0 +1,241 @@
+"""A model as its author writes it, and the one way in which it is called.
+
+An author writes a class with ``spec`` and some of the methods of `Model`. Everybody else calls it through
+`LoadedModel`, which checks what comes back and applies the contract's rules for infinities, blocks and rows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from .blocks import sum_blocks
+from .errors import InvalidInput, ModelFailed, ModelNotFound, NotOffered
+from .messages import Array, FloatArray, Operation
+from .spec import ModelSpec
+from .streams import BlockStreams
+
+
+class Model(Protocol):
+    """What a model author writes; every method but ``spec`` may be missing.
+
+    Arrays are C-contiguous float64. ``params`` is (p,), or (n, p) with one point per row unless the spec says
+    ``params_per_row=False``; ``params[..., k]`` is right for both. Rows outside the support give ``-inf``.
+    """
+
+    spec: ModelSpec
+
+    def log_density(self, x: FloatArray, params: FloatArray) -> FloatArray:
+        """log P(x_i | params): x (n, d) to (n,), normalised over the support that the spec declares."""
+
+    def log_density_gradient(self, x: FloatArray, params: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Value (n,) and gradient with respect to params (n, p)."""
+
+    def log_density_gradient_x(self, x: FloatArray, params: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Value (n,) and gradient with respect to x (n, d)."""
+
+    def sample(self, n: int, params: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """n draws from P, (n, d); all randomness from ``rng``."""
+
+    def evaluate(self, params: FloatArray) -> FloatArray:
+        """A forward map: params (m, p) to (m, q)."""
+
+
+def load(path: str) -> LoadedModel:
+    """The model that ``path`` names: ``file.py:Class``, ``package.module:Class``.
+
+    Raises
+    ------
+    ModelNotFound
+        Where the file, the module or the name does not exist.
+    ModelFailed
+        Where it exists and raises; its traceback is the cause.
+    """
+    place, _, name = path.rpartition(":")
+    if not place:
+        raise ModelNotFound(f"model {path!r}: write file.py:Class or package.module:Class")
+    try:
+        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if place.endswith(".py") or error.name != place:
+            raise ModelFailed(f"model {path!r} needs the module {error.name!r}, which is not installed") from error
+        raise ModelNotFound(f"model {path!r}: there is no module {place!r}") from None
+    except ModelNotFound:
+        raise
+    except Exception as error:
+        raise ModelFailed(f"model {path!r} could not be imported: {type(error).__name__}: {error}") from error
+    made = getattr(module, name, None)
+    if made is None:
+        offered = ", ".join(k for k, v in vars(module).items() if hasattr(v, "spec")) or "no model at all"
+        raise ModelNotFound(f"model {path!r}: {place} has no {name!r}; it has {offered}")
+    try:
+        return LoadedModel(made() if callable(made) else made)
+    except (InvalidInput, NotOffered):
+        raise
+    except Exception as error:
+        raise ModelFailed(f"model {path!r} could not be made: {type(error).__name__}: {error}") from error
+
+
+def _load_file(path: Path) -> Any:
+    if not path.is_file():
+        raise ModelNotFound(f"model file {str(path)!r} does not exist (from {Path.cwd()})")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.resolve().parent))  # so that a model may import the files beside it
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+#: The method of a model that each operation rests on.
+METHODS = {
+    Operation.LOG_DENSITY: "log_density",
+    Operation.LOG_DENSITY_GRADIENT: "log_density_gradient",
+    Operation.LOG_LIKELIHOOD: "log_density",
+    Operation.LOG_LIKELIHOOD_GRADIENT: "log_density_gradient",
+    Operation.SAMPLE: "sample",
+    Operation.EVALUATE: "evaluate",
+}
+
+
+class LoadedModel:
+    """A model that can be called as the contract says.
+
+    Every method raises `ModelFailed`, with the model's own exception as cause, where the model raises or
+    returns something of the wrong shape or type.
+    """
+
+    def __init__(self, model: Any) -> None:
+        spec = getattr(model, "spec", None)
+        if not isinstance(spec, ModelSpec):
+            raise InvalidInput(f"{type(model).__name__} has no attribute 'spec' of type demos_hpc.ModelSpec")
+        offered = [op.title for op, method in METHODS.items() if callable(getattr(model, method, None))]
+        if not offered:
+            raise InvalidInput(f"model {spec.name!r} has none of the methods {', '.join(sorted(set(METHODS.values())))}")
+        for name, columns in (("log_density", "observables"), ("evaluate", "outputs")):
+            if name in offered and not getattr(spec, columns):
+                raise InvalidInput(f"model {spec.name!r} has {name}() but its spec declares no {columns}")
+        self.model = model
+        self.spec = spec.with_operations(offered)
+        self._streams = BlockStreams()
+
+    def log_density(self, x: FloatArray, params: FloatArray) -> FloatArray:
+        """x (n, d), params (p,) or (n, p) to (n,) float64."""
+        return self._by_rows("log_density", x, params, [()])[0]
+
+    def log_density_gradient(self, x: FloatArray, params: FloatArray, *, wrt_x: bool = False) -> list[FloatArray]:
+        """Value (n,) and gradient (n, p), or (n, d) with respect to x; zero where the value is -inf."""
+        width = self.spec.n_observables if wrt_x else self.spec.n_params
+        method = "log_density_gradient_x" if wrt_x else "log_density_gradient"
+        value, gradient = self._by_rows(method, x, params, [(), (width,)])
+        outside = np.isneginf(value)
+        if outside.any():
+            gradient = np.where(outside[:, np.newaxis], 0.0, gradient)
+        return [value, gradient]
+
+    def log_likelihood_cells(
+        self, x: FloatArray, params: FloatArray, *, gradient: bool = False
+    ) -> list[FloatArray]:
+        """Sums over blocks of x (n, d) for params (k, p): (k, blocks), and (k, blocks, p) with ``gradient``."""
+        rows = self.spec.block_rows
+        points = [self.log_density_gradient(x, p) if gradient else [self.log_density(x, p)] for p in params]
+        return [np.array([sum_blocks(point[i], rows) for point in points]) for i in range(1 + gradient)]
+
+    def sample(self, first_row: int, n: int, params: FloatArray, seed: int) -> FloatArray:
+        """Draws ``first_row`` to ``first_row + n`` of the sequence that ``seed`` names, (n, d) float64.
+
+        ``first_row`` stands at the beginning of a block.
+        """
+        rows = self.spec.block_rows
+        out = np.empty((n, self.spec.n_observables))
+        for start in range(0, n, rows):
+            count = min(rows, n - start)
+            rng = self._streams.set(seed, (first_row + start) // rows)
+            drawn = self._call("sample", count, params, rng)
+            out[start : start + count] = self._checked("sample", drawn, (count, self.spec.n_observables))
+        return out
+
+    def evaluate(self, params: FloatArray) -> FloatArray:
+        """params (m, p) to (m, q) float64."""
+        out = np.empty((len(params), self.spec.n_outputs))
+        for rows in self._runs(len(params)):
+            got = self._call("evaluate", params[rows])
+            out[rows] = self._checked("evaluate", got, out[rows].shape)
+        return out
+
+    def _by_rows(
+        self, method: str, x: FloatArray, params: FloatArray, shapes: list[tuple[int, ...]]
+    ) -> list[FloatArray]:
+        """Calls a method of (x, params) and checks its results, each (n, *shape)."""
+        runs = list(self._runs(len(x)))
+        if params.ndim == 2 and not self.spec.params_per_row:
+            runs = [piece for run in runs for piece in _equal_runs(params, run)]
+        if len(runs) == 1 and not (params.ndim == 2 and not self.spec.params_per_row):
+            return self._results(method, self._call(method, x, params), len(x), shapes)
+        out = [np.empty((len(x), *shape)) for shape in shapes]
+        for run in runs:
+            point = params if params.ndim == 1 else params[run] if self.spec.params_per_row else params[run.start]
+            got = self._results(method, self._call(method, x[run], point), run.stop - run.start, shapes)
+            for array, part in zip(out, got, strict=True):
+                array[run] = part
+        return out
+
+    def _runs(self, n: int) -> Iterator[slice]:
+        """The rows of one call each: all of them, or block by block where rows depend on one another."""
+        step = max(n, 1) if self.spec.row_independent else self.spec.block_rows
+        return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        function: Callable[..., Any] | None = getattr(self.model, method, None)
+        if function is None:
+            raise NotOffered(f"model {self.spec.name!r} has no {method}(); it offers {', '.join(self.spec.operations)}")
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise ModelFailed(f"{method}() of model {self.spec.name!r} raised {type(error).__name__}: {error}") from error
+
+    def _results(self, method: str, got: Any, n: int, shapes: list[tuple[int, ...]]) -> list[FloatArray]:
+        if len(shapes) == 1:
+            return [self._checked(method, got, (n, *shapes[0]))]
+        if not isinstance(got, tuple | list) or len(got) != len(shapes):
+            raise ModelFailed(f"{method}() of model {self.spec.name!r} returned no pair (value, gradient)")
+        return [self._checked(method, part, (n, *shape)) for part, shape in zip(got, shapes, strict=True)]
+
+    def _checked(self, method: str, got: Any, shape: tuple[int, ...]) -> FloatArray:
+        if type(got) is np.ndarray and got.dtype == np.float64 and got.shape == shape:
+            return got
+        try:
+            array: Array = np.asarray(got)
+        except ValueError as error:
+            raise ModelFailed(f"{method}() of model {self.spec.name!r} returned no array: {error}") from error
+        if array.shape != shape or array.dtype.kind not in "fiu":
+            raise ModelFailed(
+                f"{method}() of model {self.spec.name!r} returned shape {array.shape}, dtype {array.dtype};"
+                f" the contract asks for {shape}, float64"
+            )
+        return array.astype(np.float64)
+
+
+def _equal_runs(params: FloatArray, run: slice) -> Iterator[slice]:
+    """The pieces of ``run`` whose rows of ``params`` are equal."""
+    rows = params[run]
+    changes = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
+    edges = [run.start, *(run.start + changes).tolist(), run.stop]
+    return (slice(a, b) for a, b in zip(edges, edges[1:], strict=False))
+
+
+def format_traceback(error: BaseException) -> str:
+    """The traceback of the model's own exception, for the caller far away."""
+    return "".join(traceback.format_exception(error.__cause__ or error))

@@ -1,0 +1,337 @@
+"""The brain: what is told to whom, decided without a clock, a thread or a communicator.
+
+``handle(event, now)`` returns what the caller is to do. The same code runs in the dispatcher, in the tests under
+random interleavings, and in ``benchmarks/simulate.py`` under a virtual clock.
+
+The rules, held by ``tests/test_scheduler.py``:
+
+* every accepted request gets exactly one final answer, unless its client is gone;
+* a chunk is with at most one live worker; results that nobody waits for are dropped by name;
+* a chunk that has seen two workers die is cut into blocks; a block that again sees two die is the culprit;
+* a failure inside a chunk of several requests fails only the request at fault;
+* worker time is shared fairly (`shares`); queues are bounded; an expired request is never started.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .errors import Status
+from .events import (
+    Action,
+    Cancelled,
+    ClientJoined,
+    ClientLost,
+    Drain,
+    Event,
+    Evict,
+    Forget,
+    Part,
+    RequestArrived,
+    ResultArrived,
+    Revoke,
+    SendChunk,
+    SendFailure,
+    SendPart,
+    Tick,
+    UnitsArrived,
+    WorkerJoined,
+    WorkerLost,
+)
+from .pool import Chunk, Pool, Request, Worker
+from .shares import Party
+
+#: Deaths that a chunk may see before it is cut into blocks, and a block before it is blamed.
+DEATHS = 2
+
+
+class Limits(NamedTuple):
+    """The settings of `Config` that concern the scheduler."""
+
+    max_queued_requests: int
+    chunk_seconds: float
+    chunk_timeout: float
+
+
+class _Client:
+    """A client, with an account at each model that it calls."""
+
+    __slots__ = ("parties", "requests", "user")
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+        self.parties: dict[int, Party[Request]] = {}
+        self.requests: dict[int, Request] = {}
+
+
+class Scheduler:
+    """The state of one dispatcher's work; see the module."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.is_draining = False
+        self._pools: dict[int, Pool] = {}
+        self._workers: dict[int, Worker] = {}
+        self._clients: dict[int, _Client] = {}
+        self._requests: dict[int, Request] = {}
+        self._chunks: dict[int, Chunk] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self._last_chunk = 0
+        self._handlers: dict[type[Any], Callable[[Any, float, list[Action]], None]] = {
+            RequestArrived: self._request_arrived,
+            ResultArrived: self._result_arrived,
+            UnitsArrived: self._units_arrived,
+            WorkerJoined: self._worker_joined,
+            WorkerLost: self._worker_lost,
+            ClientJoined: self._client_joined,
+            ClientLost: self._client_lost,
+            Cancelled: self._cancelled,
+            Tick: self._tick,
+            Drain: self._drain,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Scheduler({len(self._workers)} workers, {len(self._clients)} clients, {len(self._requests)} requests,"
+            f" {len(self._chunks)} chunks{', draining' if self.is_draining else ''})"
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no accepted request is unanswered."""
+        return not self._requests
+
+    @property
+    def next_deadline(self) -> float:
+        """When `Tick` has to come at the latest; infinity where nothing waits for the clock."""
+        when = self._deadlines[0][0] if self._deadlines else math.inf
+        if self.limits.chunk_timeout:
+            when = min([when, *(w.since + self.limits.chunk_timeout for w in self._workers.values())])
+        return when
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What is to be done about ``event``, which happened at ``now`` (seconds on any steady clock)."""
+        actions: list[Action] = []
+        self._handlers[type(event)](event, now, actions)
+        return actions
+
+    # ---- requests come and go -------------------------------------------------------------------------------
+
+    def _request_arrived(self, event: RequestArrived, now: float, actions: list[Action]) -> None:
+        client = self._clients.get(event.client)
+        if client is None:
+            actions.append(Forget(event.request))
+            return
+        pool = self._pool(event.model)
+        party = client.parties.get(event.model)
+        if party is None:
+            party = client.parties[event.model] = pool.shares.join(client.user)
+        refusal = None
+        if self.is_draining:
+            refusal = SendFailure(event.request, Status.DRAINING, "the server is ending; try another")
+        elif event.deadline <= now:
+            refusal = SendFailure(event.request, Status.DEADLINE, "the deadline had passed when the request arrived")
+        elif len(party.queue) >= self.limits.max_queued_requests:
+            wait = max(pool.backlog_seconds / max(pool.n_workers, 1), 0.01)
+            message = f"{len(party.queue)} requests of this client are waiting already; take some answers first"
+            refusal = SendFailure(event.request, Status.BUSY, message, retry_after=wait)
+        if refusal:
+            actions += (refusal, Forget(event.request))
+            return
+        request = Request(event, party, pool)
+        self._requests[event.request] = request
+        client.requests[event.request] = request
+        if event.deadline < math.inf:
+            self._watch(event)
+        pool.wait(request, event.available)
+        self._fill(pool, now, actions)
+
+    def _units_arrived(self, event: UnitsArrived, now: float, actions: list[Action]) -> None:
+        request = self._requests.get(event.request)
+        if request is not None:
+            request.pool.wait(request, event.units)
+            self._fill(request.pool, now, actions)
+
+    def _cancelled(self, event: Cancelled, now: float, actions: list[Action]) -> None:
+        request = self._requests.get(event.request)
+        if request is not None:
+            self._fail(request, SendFailure(event.request, Status.CANCELLED, "cancelled"), actions)
+            self._fill(request.pool, now, actions)
+
+    def _fail(self, request: Request, failure: SendFailure, actions: list[Action]) -> None:
+        actions.append(failure)
+        self._end(request, actions)
+
+    def _end(self, request: Request, actions: list[Action]) -> None:
+        """Nothing more is done for this request, and nothing of it is kept."""
+        event = request.event
+        request.is_over = True
+        del self._requests[event.request]
+        if client := self._clients.get(event.client):
+            del client.requests[event.request]
+        request.pool.drop(request)
+        for chunk in request.chunks:
+            if chunk.worker is not None and all(r.is_over for r in chunk.requests):
+                actions.append(Revoke(chunk.worker.id, chunk.id))
+        actions.append(Forget(event.request))
+
+    def _client_joined(self, event: ClientJoined, now: float, actions: list[Action]) -> None:
+        self._clients[event.client] = _Client(event.user)
+
+    def _client_lost(self, event: ClientLost, now: float, actions: list[Action]) -> None:
+        client = self._clients.pop(event.client, None)
+        if client is None:
+            return
+        for request in client.requests.values():
+            self._end(request, actions)
+        for model in client.parties:
+            self._fill(self._pools[model], now, actions)
+
+    # ---- workers come and go --------------------------------------------------------------------------------
+
+    def _worker_joined(self, event: WorkerJoined, now: float, actions: list[Action]) -> None:
+        pool = self._pool(event.model)
+        worker = self._workers[event.worker] = Worker(event.worker, pool)
+        pool.add(worker)
+        self._fill(pool, now, actions)
+
+    def _worker_lost(self, event: WorkerLost, now: float, actions: list[Action]) -> None:
+        worker = self._workers.pop(event.worker, None)
+        if worker is None:
+            return
+        worker.pool.remove(worker)
+        # Only the first chunk was being computed; the second is innocent.
+        for nth, chunk in enumerate(worker.chunks):
+            chunk.deaths += nth == 0
+            self._detach(chunk)
+            chunk.worker = None
+            self._retry(chunk, actions)
+        self._fill(worker.pool, now, actions)
+
+    def _retry(self, chunk: Chunk, actions: list[Action]) -> None:
+        """A chunk whose worker has died is given to another, cut into blocks, or blamed."""
+        if chunk.deaths < DEATHS:
+            self._queue_again(chunk)
+            return
+        for request, part in list(chunk.living):
+            if chunk.is_block:
+                message = f"they were with {DEATHS} workers, one after the other, that died"
+                failure = SendFailure(part.request, Status.MODEL_CRASHED, message, part=part)
+                self._fail(request, failure, actions)
+            else:
+                for run in _cut(part, request.event.block):
+                    self._queue_again(Chunk([request], [run], is_block=True))
+
+    def _queue_again(self, chunk: Chunk) -> None:
+        for request in chunk.requests:
+            request.chunks[chunk] = None
+        chunk.pool.retries.append(chunk)
+
+    def _detach(self, chunk: Chunk) -> None:
+        """No request counts on this chunk any more, and its result has no name."""
+        del self._chunks[chunk.id]
+        for request in chunk.requests:
+            request.chunks.pop(chunk, None)
+
+    # ---- results --------------------------------------------------------------------------------------------
+
+    def _result_arrived(self, event: ResultArrived, now: float, actions: list[Action]) -> None:
+        worker = self._workers.get(event.worker)
+        chunk = self._chunks.get(event.chunk)
+        if worker is None or chunk is None or chunk.worker is not worker:
+            return  # late, or for the second time
+        worker.pool.release(worker, chunk, now)
+        self._detach(chunk)
+        if event.status == Status.OK:
+            chunk.pool.learn(chunk, event.seconds)
+            self._deliver(chunk, event.chunk, actions)
+        elif event.status != Status.CANCELLED:
+            self._blame(chunk, Status(event.status), actions)
+        self._fill(worker.pool, now, actions)
+
+    def _deliver(self, chunk: Chunk, number: int, actions: list[Action]) -> None:
+        for index, (request, part) in enumerate(zip(chunk.requests, chunk.parts, strict=True)):
+            if request.is_over:
+                continue
+            request.answered += part.count
+            final = request.answered == request.event.units
+            actions.append(SendPart(number, index, part, final))
+            if final:
+                self._end(request, actions)
+
+    def _blame(self, chunk: Chunk, status: Status, actions: list[Action]) -> None:
+        """A worker could not compute this chunk: its request fails; several requests are tried one by one."""
+        for request, part in list(chunk.living):
+            if len(chunk.parts) == 1:
+                self._fail(request, SendFailure(part.request, status, "", chunk.id, part), actions)
+            else:
+                self._queue_again(Chunk([request], [part]))
+
+    # ---- time -----------------------------------------------------------------------------------------------
+
+    def _watch(self, event: RequestArrived) -> None:
+        if len(self._deadlines) > 1000 + 2 * len(self._requests):  # most of them long answered
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._requests]
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, (event.deadline, event.request))
+
+    def _tick(self, event: Tick, now: float, actions: list[Action]) -> None:
+        pools: dict[Pool, None] = {}
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, number = heapq.heappop(self._deadlines)
+            if request := self._requests.get(number):
+                self._expire(request, actions)
+                pools[request.pool] = None
+        if self.limits.chunk_timeout:
+            actions += (Evict(w.id) for w in self._workers.values() if now - w.since >= self.limits.chunk_timeout)
+        for pool in pools:
+            self._fill(pool, now, actions)
+
+    def _expire(self, request: Request, actions: list[Action]) -> None:
+        event = request.event
+        message = f"not done in time: {request.answered} of {event.units} units were computed"
+        self._fail(request, SendFailure(event.request, Status.DEADLINE, message), actions)
+
+    def _drain(self, event: Drain, now: float, actions: list[Action]) -> None:
+        self.is_draining = True
+        for request in list(self._requests.values()):
+            if request.handed == 0:
+                message = "the server is ending and has not started this request; try another"
+                self._fail(request, SendFailure(request.event.request, Status.DRAINING, message), actions)
+
+    # ---- handing out work -----------------------------------------------------------------------------------
+
+    def _fill(self, pool: Pool, now: float, actions: list[Action]) -> None:
+        """Gives work to workers while there is both."""
+        while (pool.shares or pool.retries) and (worker := pool.take_worker()):
+            expired: list[Request] = []
+            chunk = pool.next_chunk(now, expired)
+            for request in expired:
+                self._expire(request, actions)
+            if chunk is not None:
+                self._assign(chunk, worker, now, actions)
+
+    def _assign(self, chunk: Chunk, worker: Worker, now: float, actions: list[Action]) -> None:
+        self._last_chunk += 1
+        chunk.id = self._last_chunk
+        self._chunks[chunk.id] = chunk
+        for request in chunk.requests:
+            request.chunks[chunk] = None
+        chunk.pool.give(worker, chunk, now)
+        actions.append(SendChunk(worker.id, chunk.id, chunk.parts))
+
+    def _pool(self, model: int) -> Pool:
+        pool = self._pools.get(model)
+        if pool is None:
+            pool = self._pools[model] = Pool(self.limits.chunk_seconds)
+        return pool
+
+
+def _cut(part: Part, block: int) -> list[Part]:
+    """The runs of at most ``block`` units of a part, cut at multiples of ``block``."""
+    starts = [part.first, *range(part.first - part.first % block + block, part.first + part.count, block)]
+    ends = [*starts[1:], part.first + part.count]
+    return [Part(part.request, start, end - start) for start, end in zip(starts, ends, strict=True)]

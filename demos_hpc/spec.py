@@ -1,0 +1,200 @@
+"""What a model says of itself: parameters, observables, operations, authorship."""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .errors import InvalidInput
+from .messages import FloatArray, Operation
+
+#: The UUID of a model that was given none: made from its name, under this namespace.
+NAMESPACE = uuid.UUID("6ba6f2d0-5a43-5d2e-9d0b-0f2b6f3a7c11")
+BLOCK_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a model; ``lower`` and ``upper`` are inclusive bounds, ``None`` where there is none."""
+
+    name: str
+    unit: str = "1"
+    default: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _check_range(self)
+        if self.default is not None and not self.lower_bound <= self.default <= self.upper_bound:
+            raise InvalidInput(f"parameter {self.name!r}: default {self.default} is outside its bounds")
+
+    @property
+    def lower_bound(self) -> float:
+        return -math.inf if self.lower is None else self.lower
+
+    @property
+    def upper_bound(self) -> float:
+        return math.inf if self.upper is None else self.upper
+
+
+@dataclass(frozen=True)
+class Observable:
+    """A column of x; the density is normalised over [``lower``, ``upper``], ``None`` meaning without end."""
+
+    name: str
+    unit: str = "1"
+    lower: float | None = None
+    upper: float | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _check_range(self)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A column of what ``evaluate`` returns."""
+
+    name: str
+    unit: str = "1"
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The contract of one model with those who call it. Frozen; travels as JSON.
+
+    Parameters
+    ----------
+    name, version
+        What it is called, and which density it is: when log P changes, so does the major or minor version.
+    parameters, observables, outputs
+        Columns of params (p,), of x (d,) and of what ``evaluate`` returns (q,), in order.
+    block_rows
+        Rows of a block, the unit of random streams and partial sums (`blocks`).
+    row_independent
+        False where a row's result depends, if only in the last bit, on the rows it is computed with
+        (matrix products do that). Such a model is called block by block, and requests are never merged.
+    params_per_row
+        False where the model takes one parameter vector (p,) per call only; rows are then grouped for it.
+    reproducible
+        False where ``sample`` uses a generator of its own instead of the one it is given.
+    """
+
+    name: str
+    version: str = "0.1.0"
+    parameters: tuple[Parameter, ...] = ()
+    observables: tuple[Observable, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    uuid: str = ""
+    description: str = ""
+    licence: str = ""
+    authors: tuple[str, ...] = ()
+    citation: str = ""
+    #: Memory, threads, GPUs; conventions; constants: anything a caller or an operator may want to know.
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    block_rows: int = BLOCK_ROWS
+    row_independent: bool = True
+    params_per_row: bool = True
+    reproducible: bool = True
+    #: Filled in when the model is loaded: the names of the operations it has.
+    operations: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, kind in (("parameters", Parameter), ("observables", Observable), ("outputs", Output)):
+            # Plain dicts come from JSON.
+            columns = tuple(c if isinstance(c, kind) else kind(**c) for c in getattr(self, name))
+            object.__setattr__(self, name, columns)
+            names = [c.name for c in columns]
+            if len(set(names)) != len(names):
+                raise InvalidInput(f"model {self.name!r}: {name} {names} are not all different")
+        for name in ("authors", "operations"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise InvalidInput(f"model name {self.name!r}: letters, digits, '_', '.', '-', a letter or digit first")
+        if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
+            raise InvalidInput(f"model {self.name!r}: version {self.version!r} is not of the form 1.2.3")
+        if not 1 <= self.block_rows <= 1 << 20:
+            raise InvalidInput(f"model {self.name!r}: block_rows is {self.block_rows}; it is 1 to {1 << 20}")
+        try:
+            own = uuid.UUID(self.uuid) if self.uuid else uuid.uuid5(NAMESPACE, self.name)
+        except ValueError:
+            raise InvalidInput(f"model {self.name!r}: uuid {self.uuid!r} is not a UUID") from None
+        object.__setattr__(self, "uuid", str(own))
+
+    @property
+    def n_params(self) -> int:
+        return len(self.parameters)
+
+    @property
+    def n_observables(self) -> int:
+        return len(self.observables)
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.outputs)
+
+    @cached_property
+    def param_names(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.parameters)
+
+    @cached_property
+    def lower(self) -> FloatArray:
+        """Lower bounds of the parameters, (p,) float64, -inf where there is none."""
+        return np.array([p.lower_bound for p in self.parameters])
+
+    @cached_property
+    def upper(self) -> FloatArray:
+        """Upper bounds of the parameters, (p,) float64, +inf where there is none."""
+        return np.array([p.upper_bound for p in self.parameters])
+
+    @cached_property
+    def is_bounded(self) -> bool:
+        return bool(np.isfinite(self.lower).any() or np.isfinite(self.upper).any())
+
+    @property
+    def defaults(self) -> FloatArray:
+        """Default values of the parameters, (p,) float64, nan where there is none."""
+        return np.array([math.nan if p.default is None else p.default for p in self.parameters], dtype=np.float64)
+
+    def offers(self, operation: Operation) -> bool:
+        return operation.title in self.operations
+
+    def describe_params(self) -> str:
+        """For messages: "model 'neutrino' takes 2: mu, sigma"."""
+        return f"model {self.name!r} takes {self.n_params}: {', '.join(self.param_names)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise InvalidInput(f"model spec with unknown entries {unknown}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InvalidInput(f"model spec: {error}") from None
+
+    def with_operations(self, operations: Sequence[str]) -> ModelSpec:
+        return replace(self, operations=tuple(operations))
+
+
+def _check_range(column: Parameter | Observable) -> None:
+    for name in ("lower", "upper", "default"):
+        value = getattr(column, name, None)
+        if value is not None and not math.isfinite(value):
+            raise InvalidInput(f"{column.name!r}: {name} is {value}; leave it out where there is none")
+    if column.lower is not None and column.upper is not None and not column.lower < column.upper:
+        raise InvalidInput(f"{column.name!r}: lower {column.lower} is not below upper {column.upper}")
