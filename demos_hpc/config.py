@@ -73,6 +73,9 @@ class Config:
                 raise InvalidInput(f"unknown setting {name!r}; there are {', '.join(kinds)}")
             try:
                 values[name] = kinds[name](value)
-            except (TypeError, ValueError):
-                raise InvalidInput(f"setting {name} is {value!r}; it is of type {kinds[name].__name__}") from None
+                fits = isinstance(value, str) or values[name] == value
+            except (TypeError, ValueError, OverflowError):
+                fits = False
+            if not fits:  # 2.5 requests, an infinity of bytes
+                raise InvalidInput(f"setting {name} is {value!r}; it is of type {kinds[name].__name__}")
         return replace(self, **values)

@@ -5,6 +5,7 @@ The numbers are those of ``enum demos_status`` in ``csrc/include/demos.h``; a te
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from enum import IntEnum
 
 
@@ -71,7 +72,7 @@ class Draining(DemosError, RuntimeError):
     status = Status.DRAINING
 
 
-class Cancelled(DemosError):
+class Cancelled(DemosError, CancelledError):
     """The request was cancelled before it was done."""
 
     status = Status.CANCELLED
@@ -134,7 +135,7 @@ class RemoteTraceback(Exception):  # noqa: N818  (not an error of its own: it sh
         return "\n" + str(self.args[0])
 
 
-EXCEPTION_OF: dict[Status, type[DemosError]] = {
+EXCEPTION_OF: dict[int, type[DemosError]] = {
     error.status: error
     for error in (
         InvalidInput,

@@ -35,8 +35,9 @@ class RequestArrived(NamedTuple):
     """A call of ``units`` units, ``available`` of which have arrived so far.
 
     ``work`` names requests whose units cost about the same (the operation). Requests with the same ``merge``
-    may share a chunk; ``None`` for those that may not. A chunk of at most ``limit`` units is a rectangle in rows
-    of ``period`` units (`blocks.limit_run`). Chunks that kill workers are cut into runs of ``block`` units.
+    may share a chunk; ``None`` for those that may not. A chunk does not cross a multiple of ``limit`` units (a
+    large request arrives in parts of that size) and is a rectangle in rows of ``period`` units
+    (`blocks.limit_run`). Chunks that kill workers are cut into runs of ``block`` units.
     ``deadline`` is a time as ``now`` is, or infinity.
     """
 

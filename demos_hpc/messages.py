@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from enum import IntEnum, IntFlag
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import EXCEPTION_OF, BadFrame, Busy, DemosError, RemoteTraceback, Status
+from .errors import EXCEPTION_OF, BadFrame, Busy, DemosError, InternalError, RemoteTraceback
 
 FloatArray = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
@@ -76,58 +77,76 @@ def to_json(value: Mapping[str, Any] | Sequence[Any]) -> Array:
 def from_json(array: Array) -> Any:
     """The value of (n,) uint8 JSON text; `BadFrame` where it is none."""
     try:
-        return json.loads(array.tobytes())
-    except ValueError as error:
+        return json.loads(array.tobytes().decode())
+    except (ValueError, RecursionError) as error:  # nested a thousand deep is as bad as malformed
         raise BadFrame(f"{array.size} bytes that should be JSON are not: {error}") from None
 
 
 class _FromJson:
-    """Builds a frozen dataclass from a mapping and refuses what does not belong."""
+    """Builds a frozen dataclass from what JSON gave: unknown members, of a newer minor version, are left out."""
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
         if not isinstance(values, dict):
             raise BadFrame(f"{cls.__name__} is a JSON object, not {type(values).__name__}")
-        names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-        unknown, missing = sorted(set(values) - names), sorted(names - set(values))
-        if unknown or missing:
-            raise BadFrame(f"{cls.__name__} with unknown {unknown}, missing {missing}")
-        return cls(**values)
+        hints = get_type_hints(cls)
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}  # type: ignore[arg-type]
+        if wrong := sorted(name for name, value in known.items() if not _fits(value, hints[name])):
+            raise BadFrame(f"{cls.__name__} with {', '.join(wrong)} of the wrong type")
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise BadFrame(f"{cls.__name__} is incomplete: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)  # type: ignore[call-overload, no-any-return]
 
 
+def _fits(value: Any, hint: Any) -> bool:
+    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    kinds = [get_origin(option) or option for option in options]
+    return isinstance(value, tuple(kinds)) or (float in kinds and isinstance(value, int))
+
+
 @dataclass(frozen=True)
 class Hello(_FromJson):
-    """Who a process is, said once when it comes in.
+    """Who a process is, said once when the ranks of one launch call the roll.
 
-    ``role`` is ``dispatcher``, ``worker`` or ``client``; ``group`` names the processes that belong together
-    (the model's name for servers, the script for clients); ``fingerprint`` is what results may depend on to
-    the last bit (NumPy, CPU features).
+    ``role`` is ``server`` or ``client``; ``group`` names the processes that belong together: those that were
+    started with the same words. ``bell`` says where to ring when this process sleeps (`transport.doorbell`).
     """
 
     role: str
     group: str
     host: str
     pid: int
-    user: str = ""
-    fingerprint: str = ""
-    #: Where to ring when this process sleeps: see ``transport.doorbell``.
-    bell: str = ""
-    spec: dict[str, Any] | None = None
+    user: str
+    bell: str
 
     def __post_init__(self) -> None:
-        if self.role not in ("dispatcher", "worker", "client"):
+        if self.role not in ("server", "client"):
             raise BadFrame(f"Hello with the unknown role {self.role!r}")
 
 
 @dataclass(frozen=True)
 class Welcome(_FromJson):
-    """The dispatcher's answer to Hello: everybody's, or why there is no service."""
+    """The answer to Hello: everybody's, in order of their ranks, and a word that they share."""
 
-    hellos: list[dict[str, Any]] = field(default_factory=list)
-    refusal: str = ""
+    hellos: list[dict[str, Any]]
+    token: str
+
+
+@dataclass(frozen=True)
+class Offer(_FromJson):
+    """What a worker has to offer, once its model is loaded: the model's spec, or why there is none.
+
+    ``fingerprint`` is what results may depend on to the last bit: NumPy, its libraries, CPU features.
+    """
+
+    worker: str
+    fingerprint: str
+    spec: dict[str, Any] | None = None
+    failure: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +164,8 @@ class Failure(_FromJson):
 
     def to_exception(self) -> DemosError:
         """The exception that the caller sees, with the other side's traceback as its cause."""
-        error = EXCEPTION_OF[Status(self.status)](self.message)
+        # A status that only a newer minor version has is at least an error.
+        error = EXCEPTION_OF.get(self.status, InternalError)(self.message)
         if isinstance(error, Busy):
             error.retry_after = self.retry_after
         if self.traceback:

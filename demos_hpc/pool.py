@@ -228,7 +228,7 @@ class Pool:
                 continue
             waiting = request.arrived - request.handed
             if not parts:
-                room = min(self._target_units(event.work), event.limit)
+                room = min(self._target_units(event.work), event.limit - request.handed % event.limit)
             elif event.merge != requests[0].event.merge or waiting > room:
                 break
             count = min(room, waiting)

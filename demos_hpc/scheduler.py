@@ -203,11 +203,13 @@ class Scheduler:
         if worker is None:
             return
         worker.pool.remove(worker)
-        # Only the first chunk was being computed; the second is innocent.
-        for nth, chunk in enumerate(worker.chunks):
-            chunk.deaths += nth == 0
+        for chunk in worker.chunks:
             self._detach(chunk)
             chunk.worker = None
+        # Only the first chunk was being computed; the second is innocent.
+        for chunk in worker.chunks[:1]:
+            chunk.deaths += 1
+        for chunk in worker.chunks:
             self._retry(chunk, actions)
         self._fill(worker.pool, now, actions)
 

@@ -169,6 +169,24 @@ class ModelSpec:
     def offers(self, operation: Operation) -> bool:
         return operation.title in self.operations
 
+    def change(self, params: FloatArray, changes: Any) -> FloatArray:
+        """A copy of params (p,) with ``changes``, ``{name: value}``; `InvalidInput` where one does not fit."""
+        if not isinstance(changes, Mapping):
+            raise InvalidInput(f"changes of parameters are given as {{name: value}}, not as {type(changes).__name__}")
+        if unknown := [name for name in changes if name not in self.param_names]:
+            raise InvalidInput(f"unknown parameter {', '.join(map(repr, unknown))}; {self.describe_params()}")
+        changed = params.copy()
+        for name, value in changes.items():
+            index = self.param_names.index(name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+                raise InvalidInput(f"parameter {name!r} is {value!r}; it is a finite number")
+            if not self.lower[index] <= value <= self.upper[index]:
+                raise InvalidInput(
+                    f"parameter {name!r} is {value}, outside [{self.lower[index]}, {self.upper[index]}]"
+                )
+            changed[index] = value
+        return changed
+
     def describe_params(self) -> str:
         """For messages: "model 'neutrino' takes 2: mu, sigma"."""
         return f"model {self.name!r} takes {self.n_params}: {', '.join(self.param_names)}"

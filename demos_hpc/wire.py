@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from .errors import BadFrame, BadVersion
+from .errors import BadFrame, BadVersion, InvalidInput
 from .messages import Array
 
 MAGIC = 0x534F4D44
@@ -46,7 +47,13 @@ FIELDS = (
 )
 _HEADER = struct.Struct("<" + "".join(code for _, code in FIELDS))
 HEADER_BYTES = _HEADER.size
+#: Where each field begins, bytes.
+OFFSETS = {name: struct.calcsize("<" + "".join(code for _, code in FIELDS[:i])) for i, (name, _) in enumerate(FIELDS)}
+_KIND_AT, _ID_AT = OFFSETS["kind"], OFFSETS["id"]
+_ID = struct.Struct("<Q")
 _DESCRIPTORS = [struct.Struct(f"<BB6x{n}Q") for n in range(MAX_DIMS + 1)]
+#: No array has more bytes, a dimension of zero counted as one: NumPy and C index with signed 64 bits.
+_MOST_BYTES = 2**63 - 1
 
 DTYPES: dict[int, np.dtype[np.generic]] = {
     1: np.dtype("<f8"),
@@ -61,6 +68,7 @@ DTYPES: dict[int, np.dtype[np.generic]] = {
 }
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _ZEROS = bytes(ALIGNMENT)
+_GAPS = [np.zeros(n, dtype=np.uint8) for n in range(ALIGNMENT)]
 
 
 class Header(NamedTuple):
@@ -87,13 +95,16 @@ class Header(NamedTuple):
 class Layout(NamedTuple):
     """The arrays of a frame: dtype and shape of each, and the offset of its bytes from the frame's start."""
 
-    dtypes: list[np.dtype[np.generic]]
-    shapes: list[tuple[int, ...]]
-    offsets: list[int]
+    dtypes: tuple[np.dtype[np.generic], ...]
+    shapes: tuple[tuple[int, ...], ...]
+    offsets: tuple[int, ...]
 
 
 class Packed(NamedTuple):
-    """A frame ready to be sent: ``head``, then the bytes of ``tail``; a small frame is all head."""
+    """A frame ready to be sent: ``head``, then the bytes of ``tail``; a small frame is all head.
+
+    ``tail`` holds the arrays that are not empty, and the padding between them as arrays of its own.
+    """
 
     head: bytearray
     tail: Sequence[Array]
@@ -122,18 +133,22 @@ class Frame:
     @property
     def descriptors(self) -> bytes:
         """The bytes that describe the arrays: equal for frames of equal layout."""
-        begin = self.start + HEADER_BYTES
-        return bytes(self.buffer[begin : begin + _descriptor_bytes(self.header, self.buffer, self.start)])
+        return _read_descriptors(self.header, self.buffer, self.start)
 
     @property
     def arrays(self) -> list[Array]:
         """The arrays; views of the buffer where the frame is small."""
         if self._arrays is None:
-            layout = read_layout(self.header, self.buffer, self.start)
-            self._arrays = [
-                np.frombuffer(self.buffer, dtype, math.prod(shape), self.start + offset).reshape(shape)
-                for dtype, shape, offset in zip(*layout, strict=True)
-            ]
+            buffer, start = self.buffer, self.start
+            extents = _read_extents(self.header, buffer, start)
+            if start + extents.end > len(buffer):
+                raise BadFrame(f"a frame of {extents.end} bytes of which {len(buffer) - start} are here")
+            arrays = []
+            for dtype, count, offset, shape in extents.views:
+                # frombuffer, not ndarray(buffer=...): it forbids the buffer to be resized under the array.
+                array = np.frombuffer(buffer, dtype, count, start + offset)
+                arrays.append(array if len(shape) == 1 else array.reshape(shape))
+            self._arrays = arrays
         return self._arrays
 
 
@@ -153,19 +168,20 @@ def pack(
     seed: int = 0,
 ) -> Packed:
     """A frame of C-contiguous arrays, ready to be sent; large arrays are referred to, not copied."""
+    if len(arrays) > MAX_ARRAYS:
+        raise InvalidInput(f"{len(arrays)} arrays for one frame; it takes {MAX_ARRAYS}")
     parts = [b""]
-    payload = 0
-    for array in arrays:
-        shape = array.shape
-        descriptor = _DESCRIPTORS[len(shape)].pack(_CODES[array.dtype], len(shape), *shape)
-        parts.append(descriptor)
-        payload += len(descriptor)
     data: list[Array] = []
+    payload = gap = 0
     for array in arrays:
-        if gap := -payload % ALIGNMENT:
-            data.append(np.zeros(gap, dtype=np.uint8))
+        descriptor = _describe(array.dtype, array.shape)
+        parts.append(descriptor)
+        if gap:
+            data.append(_GAPS[gap])
         data.append(array)
-        payload += gap + array.nbytes
+        size = array.nbytes
+        payload += len(descriptor) + gap + size
+        gap = -size % ALIGNMENT
     parts[0] = _HEADER.pack(
         MAGIC, WIRE_MAJOR, WIRE_MINOR, kind, operation, status, flags, model, len(arrays),
         id, first_row, n_rows, payload, revision, deadline_ms, seed,
@@ -198,33 +214,17 @@ def read_header(buffer: bytearray, start: int = 0) -> Header:
         )
     if header.n_arrays > MAX_ARRAYS:
         raise BadFrame(f"a frame with {header.n_arrays} arrays; at most {MAX_ARRAYS} are allowed")
+    if header.payload and not header.n_arrays:
+        raise BadFrame(f"a frame of no arrays whose header announces {header.payload} bytes")
     return header
 
 
 def read_layout(header: Header, buffer: bytearray, start: int = 0) -> Layout:
     """Dtypes, shapes and offsets of a frame's arrays; `BadFrame` where they contradict the header."""
-    at, end = start + HEADER_BYTES, len(buffer)
-    dtypes, shapes = [], []
-    for _ in range(header.n_arrays):
-        if at + 2 > end or buffer[at + 1] > MAX_DIMS or at + ALIGNMENT * (1 + buffer[at + 1]) > end:
-            raise BadFrame("a frame whose array descriptors are cut off or have too many dimensions")
-        code, n_dims, *shape = _DESCRIPTORS[buffer[at + 1]].unpack_from(buffer, at)
-        if code not in DTYPES:
-            raise BadFrame(f"a frame with the unknown dtype code {code}")
-        dtypes.append(DTYPES[code])
-        shapes.append(tuple(shape))
-        at += ALIGNMENT * (1 + n_dims)
-    at -= start
-    offsets = []
-    for dtype, array_shape in zip(dtypes, shapes, strict=True):
-        at += -at % ALIGNMENT
-        offsets.append(at)
-        at += dtype.itemsize * math.prod(array_shape)
-    if at != HEADER_BYTES + header.payload:
-        raise BadFrame(f"a frame whose header announces {header.payload} bytes and whose arrays {at - HEADER_BYTES}")
-    if at <= INLINE_BYTES and start + at > end:
-        raise BadFrame(f"a frame of {at} bytes of which {end - start} arrived")
-    return Layout(dtypes, shapes, offsets)
+    extents = _read_extents(header, buffer, start)
+    if extents.end <= INLINE_BYTES and start + extents.end > len(buffer):
+        raise BadFrame(f"a frame of {extents.end} bytes of which {len(buffer) - start} arrived")
+    return extents.layout
 
 
 def split(buffer: bytearray) -> Iterator[tuple[Header, int]]:
@@ -232,10 +232,12 @@ def split(buffer: bytearray) -> Iterator[tuple[Header, int]]:
     start, end = 0, len(buffer)
     while True:
         header = read_header(buffer, start)
+        size = HEADER_BYTES + header.payload
+        if size <= INLINE_BYTES and start + size > end:
+            raise BadFrame(f"a frame of {size} bytes of which {end - start} arrived")
         yield header, start
-        start += HEADER_BYTES + header.payload
-        start += -start % ALIGNMENT
-        if start >= end or HEADER_BYTES + header.payload > INLINE_BYTES:
+        start += size + -size % ALIGNMENT
+        if start >= end or size > INLINE_BYTES:
             return
 
 
@@ -244,15 +246,73 @@ def readdress(frame: Frame, *, kind: int, id: int) -> Packed:  # noqa: A002
 
     The frame must be inline and the only one in its buffer.
     """
-    header = frame.header._replace(kind=kind, id=id)
-    _HEADER.pack_into(frame.buffer, 0, *header)
+    frame.buffer[_KIND_AT] = kind
+    _ID.pack_into(frame.buffer, _ID_AT, id)
     return Packed(frame.buffer, ())
 
 
-def _descriptor_bytes(header: Header, buffer: bytearray, start: int) -> int:
-    at = start + HEADER_BYTES
-    for _ in range(header.n_arrays):
-        if at + 2 > len(buffer):
-            raise BadFrame("a frame whose array descriptors are cut off")
-        at += ALIGNMENT * (1 + buffer[at + 1])
-    return at - start - HEADER_BYTES
+class _Extents(NamedTuple):
+    """What the descriptors of a frame come to."""
+
+    layout: Layout
+    #: Of each array: dtype, number of elements, offset from the frame's start, shape.
+    views: tuple[tuple[np.dtype[np.generic], int, int, tuple[int, ...]], ...]
+    #: Where the last array ends, from the frame's start.
+    end: int
+
+
+def _read_descriptors(header: Header, buffer: bytearray, start: int) -> bytes:
+    at = begin = start + HEADER_BYTES
+    try:
+        for _ in range(header.n_arrays):
+            at += ALIGNMENT * (1 + buffer[at + 1])
+    except IndexError:
+        raise BadFrame(f"a frame of {header.n_arrays} arrays whose descriptors are cut off") from None
+    return bytes(buffer[begin:at])
+
+
+def _read_extents(header: Header, buffer: bytearray, start: int) -> _Extents:
+    extents = _measure(_read_descriptors(header, buffer, start))
+    if extents.end != HEADER_BYTES + header.payload:
+        announced, found = header.payload, extents.end - HEADER_BYTES
+        raise BadFrame(f"a frame whose header announces {announced} bytes and whose arrays come to {found}")
+    return extents
+
+
+@lru_cache(maxsize=1024)
+def _describe(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
+    if dtype not in _CODES or len(shape) > MAX_DIMS:
+        raise InvalidInput(
+            f"an array of dtype {dtype}, shape {shape} cannot be sent; a frame takes {', '.join(map(str, _CODES))}"
+            f" of at most {MAX_DIMS} dimensions"
+        )
+    return _DESCRIPTORS[len(shape)].pack(_CODES[dtype], len(shape), *shape)
+
+
+@lru_cache(maxsize=1024)  # an analysis sends frames of few layouts, many times each
+def _measure(descriptors: bytes) -> _Extents:
+    dtypes, shapes, counts = [], [], []
+    at = 0
+    while at < len(descriptors):
+        n_dims = descriptors[at + 1]
+        size = ALIGNMENT * (1 + n_dims)
+        if n_dims > MAX_DIMS or at + size > len(descriptors):
+            raise BadFrame(f"an array descriptor that is cut off or has more than {MAX_DIMS} dimensions: {n_dims}")
+        code, _, *shape = _DESCRIPTORS[n_dims].unpack_from(descriptors, at)
+        if code not in DTYPES:
+            raise BadFrame(f"a frame with the unknown dtype code {code}")
+        dtype = DTYPES[code]
+        if dtype.itemsize * math.prod(n or 1 for n in shape) > _MOST_BYTES:
+            raise BadFrame(f"an array of shape {tuple(shape)}, which no memory can hold")
+        dtypes.append(dtype)
+        shapes.append(tuple(shape))
+        counts.append(math.prod(shape))
+        at += size
+    at += HEADER_BYTES
+    offsets = []
+    for dtype, count in zip(dtypes, counts, strict=True):
+        at += -at % ALIGNMENT
+        offsets.append(at)
+        at += dtype.itemsize * count
+    views = tuple(zip(dtypes, counts, offsets, shapes, strict=True))
+    return _Extents(Layout(tuple(dtypes), tuple(shapes), tuple(offsets)), views, at)

@@ -1,0 +1,183 @@
+"""One request as it passes through the dispatcher: its arrays, the chunks cut from them, and their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .errors import InvalidInput
+from .events import Part, SendPart
+from .messages import Array, FloatArray, Flag, Kind, Operation
+from .plan import FLOAT64, Plan
+from .relay import pack_many, pass_on
+from .transport import Link
+from .wire import Frame, Packed, pack, read_layout
+
+
+class Call:
+    """A request, from its first frame to its final reply.
+
+    ``defaults`` are the server-side parameters (p,) where the request brings none.
+    """
+
+    __slots__ = ("_per_row", "_shared", "defaults", "first", "id", "link", "plan", "revision", "rows_here")
+
+    def __init__(self, link: Link, frame: Frame, plan: Plan, defaults: FloatArray | None, revision: int) -> None:
+        self.link = link
+        self.id = frame.header.id
+        self.first = frame
+        self.plan = plan
+        self.defaults = defaults
+        self.revision = revision
+        self.rows_here = plan.part_rows
+        #: For each part that has arrived, its arrays with a row for each row; made when first needed.
+        self._per_row: list[list[Array]] = []
+        #: The parameters that all rows share: (p,), or (m, p) for a likelihood.
+        self._shared: Array | None = None
+
+    def add(self, frame: Frame) -> int:
+        """A further part of a large request has come: returns how many units it has."""
+        self._open()
+        got, plan = frame.arrays, self.plan
+        rows = min(plan.part_rows, plan.rows - self.rows_here)
+        shapes = [(rows, *array.shape[1:]) for array in self._per_row[0]]
+        if not rows or frame.header.first_row != self.rows_here or [a.shape for a in got] != shapes:
+            raise InvalidInput(
+                f"a part from row {frame.header.first_row} with arrays {[a.shape for a in got]};"
+                f" row {self.rows_here} with arrays {shapes} comes next"
+            )
+        if any(array.dtype != FLOAT64 for array in got):
+            raise InvalidInput("a part whose arrays are not all float64")
+        self._per_row.append(got)
+        self.rows_here += rows
+        return plan.units_in(rows)
+
+    def _open(self) -> None:
+        """Sorts the arrays of the first frame into those per row and the shared one."""
+        if self._per_row:
+            return
+        plan, arrays = self.plan, list(self.first.arrays)
+        if not plan.has_params:
+            assert self.defaults is not None
+            as_points = plan.is_likelihood or plan.operation is Operation.EVALUATE
+            arrays.append(self.defaults[np.newaxis] if as_points else self.defaults)
+        if not plan.params_per_row and plan.operation is not Operation.EVALUATE:
+            self._shared = arrays.pop()
+        self._per_row.append(arrays)
+
+    def select(self, part: Part) -> tuple[int, int, list[Array]]:
+        """What a worker needs for these units: first row (or cell), number of rows (or cells), arrays."""
+        self._open()
+        plan = self.plan
+        start, stop = plan.rows_of(part.first, part.count)
+        segment, offset = divmod(start, plan.part_rows)
+        here = self._per_row[segment] if segment < len(self._per_row) else []  # samples have rows, but no arrays
+        arrays = [array[offset : offset + stop - start] for array in here]
+        if plan.is_likelihood:
+            assert self._shared is not None
+            points = slice(*plan.points_of(part.first, part.count))
+            return part.first, part.count, [*arrays, self._shared[points]]
+        if self._shared is not None:
+            arrays.append(self._shared)
+        return start, stop - start, arrays
+
+    @property
+    def is_small(self) -> bool:
+        """Whether all of it lies in one buffer, parameters included."""
+        return self.first.is_inline and self.plan.has_params and self.plan.part_rows == self.plan.rows
+
+
+class Batch:
+    """A chunk: some units of one call, or several small calls merged."""
+
+    __slots__ = ("calls", "parts", "worker")
+
+    def __init__(self, worker: Link, calls: list[Call], parts: list[Part]) -> None:
+        self.worker = worker
+        self.calls = calls
+        self.parts = parts
+
+    def pack(self, chunk: int) -> Packed:
+        """The CHUNK frame for the worker."""
+        call, part = self.calls[0], self.parts[0]
+        header = call.first.header
+        if len(self.calls) == 1 and call.is_small and part.count == call.plan.units:
+            return pass_on(call.first, kind=Kind.CHUNK, id=chunk, flags=header.flags, revision=call.revision)
+        if len(self.calls) == 1:
+            first, count, arrays = call.select(part)
+        else:
+            first, arrays = 0, self._merge()
+            count = len(arrays[0])
+        return pack(
+            Kind.CHUNK,
+            [np.ascontiguousarray(array) for array in arrays],
+            operation=header.operation,
+            flags=header.flags,
+            model=header.model,
+            id=chunk,
+            first_row=first,
+            n_rows=count,
+            revision=call.revision,
+            seed=header.seed,
+        )
+
+    def _merge(self) -> list[Array]:
+        """The arrays of several calls of equal layout, one behind the other."""
+        plan, frame = self.calls[0].plan, self.calls[0].first
+        layout = read_layout(frame.header, frame.buffer, frame.start)
+        merged: list[Array] = []
+        for offset, shape in zip(layout.offsets, layout.shapes, strict=True):
+            size = 8 * int(np.prod(shape))
+            data = bytearray().join(
+                c.first.buffer[c.first.start + offset : c.first.start + offset + size] for c in self.calls
+            )
+            merged.append(np.frombuffer(data, FLOAT64).reshape(-1, shape[-1]))
+        if not plan.has_params:
+            assert self.calls[0].defaults is not None
+            if plan.operation is Operation.EVALUATE:
+                return [np.repeat(self.calls[0].defaults[np.newaxis], len(self.calls), axis=0)]
+            return [*merged, self.calls[0].defaults]
+        if not plan.params_per_row and plan.operation is not Operation.EVALUATE and plan.rows > 1:
+            merged[1] = np.repeat(merged[1], plan.rows, axis=0)
+        return merged
+
+    def fits(self, result: Frame) -> bool:
+        """Whether a result has the rows that were asked for; what else it may be, the client finds out."""
+        if len(self.calls) == 1:
+            plan, part = self.calls[0].plan, self.parts[0]
+            start, stop = plan.rows_of(part.first, part.count)
+            return result.header.n_rows == (part.count if plan.is_likelihood else stop - start)
+        rows = sum(call.plan.rows for call in self.calls)
+        return all(array.ndim and len(array) == rows and array.dtype == FLOAT64 for array in result.arrays)
+
+    def answer(self, result: Frame, wanted: Sequence[SendPart]) -> Iterator[tuple[Link, Packed]]:
+        """The REPLY messages for those of its parts that somebody waits for."""
+        if len(self.calls) == 1:
+            call, final = self.calls[0], wanted[0].final
+            flags = Flag.FINAL if final else Flag.NONE
+            yield call.link, pass_on(result, kind=Kind.REPLY, id=call.id, flags=flags, revision=call.revision)
+            return
+        rows = self.calls[0].plan.rows
+        by_link: dict[Link, list[int]] = {}
+        for send in wanted:
+            by_link.setdefault(self.calls[send.index].link, []).append(send.index)
+        for link, indices in by_link.items():
+            arrays = result.arrays
+            if len(indices) < len(self.calls):
+                chosen = np.array(indices)
+                arrays = [a.reshape(len(self.calls), rows, *a.shape[1:])[chosen].reshape(-1, *a.shape[1:]) for a in arrays]
+            message = pack_many(
+                [self.calls[i].id for i in indices],
+                arrays,
+                rows,
+                kind=Kind.REPLY,
+                operation=result.header.operation,
+                flags=Flag.FINAL,
+                model=result.header.model,
+                revision=self.calls[0].revision,
+                seed=result.header.seed // len(self.calls),
+            )
+            yield link, Packed(message, ())
+
+

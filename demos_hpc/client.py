@@ -1,0 +1,115 @@
+"""A model that is served elsewhere, called as if it were here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from .arguments import Params
+from .connection import Connection
+from .messages import FloatArray, Operation
+from .spec import ModelSpec
+from .submit import Submit
+
+
+class RemoteModel:
+    """A served model. Get one from `demos_hpc.connect` or `demos_hpc.local`; use it in a ``with`` block.
+
+    n rows, d observables, p parameters, m parameter points, q outputs; all arrays float64, units as in ``spec``.
+    ``params`` is one point (p,), one for each row (n, p), a dict of names, or left out: then the server's own
+    parameters are used (`set_params`). Points outside their bounds have log-density ``-inf``; ``strict=True``
+    raises `InvalidInput` instead. ``timeout`` is in seconds, ``progress(done, total)`` is called as rows come.
+
+    Errors of all operations: `InvalidInput` for the caller's, before anything travels; `NotOffered`;
+    `ModelFailed` with the worker's traceback as its cause; `DeadlineExceeded`, `ServerLost`, `Busy`,
+    `StaleRevision`, `TooLarge`.
+    """
+
+    def __init__(
+        self, connection: Connection, description: Mapping[str, Any], *, owns_connection: bool = True
+    ) -> None:
+        self._connection = connection
+        self._owns_connection = owns_connection
+        self.spec = ModelSpec.from_dict(description["spec"])
+        #: The same operations, each returning a `Future` at once.
+        self.submit = Submit(connection, description, lambda: self.params)
+
+    def __repr__(self) -> str:
+        return f"<RemoteModel {self.spec.name} {self.spec.version}: {', '.join(self.spec.operations)}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection, unless other models share it; requests that are not done end with `ServerLost`."""
+        if self._owns_connection:
+            self._connection.say_goodbye()
+
+    # ---- operations -----------------------------------------------------------------------------------------
+
+    def log_density(self, x: Any, params: Params = None, **options: Any) -> FloatArray:
+        """log P(x_i | params): x (n, d) to (n,). Options: out (n,), strict, timeout, progress."""
+        return self.submit.log_density(x, params, **options).result()  # type: ignore[no-any-return]
+
+    def log_density_gradient(self, x: Any, params: Params = None, **options: Any) -> tuple[FloatArray, FloatArray]:
+        """Value (n,) and gradient (n, p), or (n, d) for ``wrt="x"``; zero where the value is -inf.
+
+        ``method="finite-difference"`` computes it from densities (central differences), for models that offer no
+        gradient; it is never used unasked. Options: wrt, method, out, strict, timeout, progress.
+        """
+        return self.submit.log_density_gradient(x, params, **options).result()  # type: ignore[no-any-return]
+
+    def log_likelihood(self, x: Any, params: Params = None, **options: Any) -> Any:
+        """Sum over the rows of x (n, d): a float for params (p,), (m,) for (m, p).
+
+        The same to the last bit for any number of workers. Options: strict, timeout, progress.
+        """
+        return self.submit.log_likelihood(x, params, **options).result()
+
+    def log_likelihood_gradient(self, x: Any, params: Params = None, **options: Any) -> tuple[Any, FloatArray]:
+        """Value and gradient: float and (p,), or (m,) and (m, p). Options: method, strict, timeout, progress."""
+        return self.submit.log_likelihood_gradient(x, params, **options).result()  # type: ignore[no-any-return]
+
+    def sample(self, n: int, params: Params = None, **options: Any) -> FloatArray:
+        """n draws (n, d); the same seed gives the same draws for any number of workers.
+
+        Options: seed (0 to 2**64 - 1; drawn if not given), out (n, d), timeout, progress.
+        """
+        return self.submit.sample(n, params, **options).result()  # type: ignore[no-any-return]
+
+    def evaluate(self, params: Params = None, **options: Any) -> FloatArray:
+        """The model's forward map: params (p,) to (q,), (m, p) to (m, q). Options: out, timeout, progress."""
+        return self.submit.evaluate(params, **options).result()  # type: ignore[no-any-return]
+
+    log_prob = logpdf = logp = log_density
+    rvs = sample
+
+    def metadata(self) -> dict[str, Any]:
+        """Spec, server-side parameters and their revision, workers, limits, statistics."""
+        question = {"model": self.spec.uuid}
+        return self._connection.ask(Operation.METADATA, question).result()  # type: ignore[no-any-return]
+
+    @property
+    def params(self) -> FloatArray:
+        """The server-side parameters (p,), nan where there is none."""
+        values = self.metadata()["params"]
+        return np.array([np.nan if values[n] is None else values[n] for n in self.spec.param_names], dtype=np.float64)
+
+    def set_params(self, changes: Mapping[str, float] | None = None, /, **more: float) -> int:
+        """Changes server-side parameters for everybody; returns their new revision."""
+        merged = {**(changes or {}), **more}
+        self.spec.change(self.spec.defaults, merged)  # errors before anything travels
+        values = {name: float(value) for name, value in merged.items()}
+        future = self._connection.ask(Operation.SET_PARAMS, values, model=self.submit.handle)
+        future.result()
+        return future.revision
+
+    def pin(self, revision: int) -> None:
+        """From now on requests end with `StaleRevision` unless server-side parameters have this revision; 0 = any."""
+        self.submit.pinned_revision = revision

@@ -1,0 +1,207 @@
+"""Checks of a density and its gradients against mathematics: normalization, derivatives, mean score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .messages import FloatArray
+from .subject import Subject
+from .verdict import failed, skipped
+
+#: A quadrature whose error is larger says nothing.
+_USELESS = 1e-2
+#: A false alarm must lie this many estimated errors away: the estimates are of the right size, not exact.
+_MARGIN = 10.0
+#: Rows of a finite-difference comparison, and how many of them must disagree: one may lie on a kink.
+_ROWS, _DISAGREE = 32, 3
+#: Steps of the differences, each a third of the one before: from a tenth of a scale to 1e-12 of it.
+_STEPS, _RATIO = 24, 3.0
+#: Agreement that is asked of derivatives, relative to their size.
+_DERIVATIVE = 1e-6
+#: Standard errors; a mean that is zero strays so far once in 5e8 times.
+_SIGMAS = 6.0
+
+
+def check_normalized(subject: Subject) -> str:
+    """The density integrates to one over the declared support, by quadrature in one or two dimensions."""
+    d = subject.spec.n_observables
+    if d > 2:
+        raise skipped(f"{d} observables: quadrature is for one or two (log_density.score may tell more)")
+    unclear, worst = "", 0.0
+    for k, point in enumerate(subject.points):
+        integral = subject.integral(k)
+        away = abs(integral.value - 1)
+        where = f"at {subject.describe(point)}"
+        found = f"{integral.value:.8g} ± {integral.error:.1g} after {integral.rows} rows"
+        if integral.value == 0:
+            unclear = f"no density was found {where}; offer sample(), or give rows x near the mass"
+        elif math.isfinite(away) and (away <= subject.tolerance + integral.error and integral.error <= _USELESS):
+            worst = max(worst, away, integral.error)
+        elif math.isnan(integral.error) or (
+            integral.error <= _USELESS and away > subject.tolerance + _MARGIN * integral.error
+        ):
+            raise failed(
+                f"exp(log_density) integrates to {found} {where}, not to 1:"
+                " normalize over the support that the spec declares"
+            )
+        else:
+            unclear = f"not converged {where}: {found}; allow more with max_rows, or give rows x near the mass"
+    if unclear:
+        raise skipped(unclear)
+    return f"integrates to 1 within {worst:.1g} at {len(subject.points)} parameter points"
+
+
+def check_value(subject: Subject, method: str) -> str:
+    """The value that comes with a gradient is that of log_density."""
+    for k, point in enumerate(subject.points):
+        x = subject.rows(k, 64)
+        alone, beside = subject.log_density(x, point), subject.call(method, x, point)[0]
+        same = np.isclose(alone, beside, rtol=1e-9, atol=1e-9, equal_nan=True)
+        if not same.all():
+            row = int(np.argmin(same))
+            raise failed(
+                f"{method}() returns the value {float(beside[row])!r} where log_density() returns"
+                f" {float(alone[row])!r}, at {subject.describe(point)}: both are the same log P, constants included"
+            )
+    return f"equal to log_density at {len(subject.points)} parameter points"
+
+
+def check_derivative(subject: Subject, method: str) -> str:
+    """Each component of a gradient agrees with finite differences of log_density."""
+    names = subject.spec.param_names
+    wrt_x = method == "log_density_gradient_x"
+    if wrt_x:
+        names = tuple(o.name for o in subject.spec.observables)
+    unsettled: list[str] = []
+    for k in range(len(subject.points)):
+        point = _move_inside(subject)[k]
+        x = subject.rows(k, _ROWS)
+        value, gradient = subject.call(method, x, point)
+        finite = np.isfinite(value)
+        if not finite.any():
+            unsettled += names
+            continue
+        x, value, gradient = x[finite], value[finite], gradient[finite]
+        for j, name in enumerate(names):
+            line, scale, size = _make_line(subject, x, point, j, wrt_x, gradient[:, j])
+            slope, error = differentiate(line, scale, value, size)
+            typical = float(np.median(np.abs(slope[np.isfinite(slope)]))) if np.isfinite(slope).any() else 0.0
+            extent = np.abs(slope) + typical
+            with np.errstate(invalid="ignore"):
+                wrong = ~(np.abs(gradient[:, j] - slope) <= _DERIVATIVE * extent + 30 * error) & np.isfinite(error)
+                settled = 30 * error <= 0.05 * (extent + np.abs(gradient[:, j])) + 1e-6 * (1 + np.abs(value)) / scale
+            if wrong.sum() >= min(_DISAGREE, len(x)):
+                # The row in which the differences are surest.
+                row = int(np.argmin(np.where(wrong, error / extent, np.inf)))
+                raise failed(
+                    f"{method}() gives d log P / d {name} = {gradient[row, j]:.8g} where finite differences of"
+                    f" log_density give {slope[row]:.8g} ± {error[row]:.1g}, in {wrong.sum()} of {len(x)} rows,"
+                    f" at {subject.describe(point)}: correct component {j} of the gradient"
+                )
+            if settled.sum() < min(8, len(x)):
+                unsettled.append(name)
+    if unsettled:
+        raise skipped(f"finite differences did not settle for {', '.join(sorted(set(unsettled)))}")
+    return f"{', '.join(names)}: agrees with finite differences at {len(subject.points)} parameter points"
+
+
+def _move_inside(subject: Subject) -> FloatArray:
+    """The points, none nearer to a bound than a thousandth, so that there is room on both sides."""
+    lower, upper = subject.spec.lower, subject.spec.upper
+    with np.errstate(invalid="ignore"):
+        room = np.where(np.isfinite(upper - lower), upper - lower, np.maximum(1.0, np.abs(subject.points))) * 1e-3
+    return np.clip(subject.points, lower + room, upper - room)
+
+
+#: A step h to log_density at +h and at -h from every row, (n,) each.
+Line = Callable[[float], tuple[FloatArray, FloatArray]]
+
+
+def _make_line(
+    subject: Subject, x: FloatArray, point: FloatArray, j: int, wrt_x: bool, gradient: FloatArray
+) -> tuple[Line, float, FloatArray]:
+    """log_density along coordinate j, the first step to take, and the size of the coordinate in each row."""
+    steep = float(np.median(np.abs(gradient[np.isfinite(gradient)]))) if np.isfinite(gradient).any() else 0.0
+    natural = 1 / steep if steep > 0 and math.isfinite(1 / steep) else 0.0
+    direction = np.eye(subject.spec.n_observables if wrt_x else subject.spec.n_params)[j]
+    if wrt_x:
+        low, high = np.quantile(x[:, j], [0.25, 0.75])
+        scale = max(0.1 * float(high - low), natural) or 0.1
+
+        def along_x(h: float) -> tuple[FloatArray, FloatArray]:
+            return subject.log_density(x + h * direction, point), subject.log_density(x - h * direction, point)
+
+        return along_x, scale, np.abs(x[:, j])
+    room = min(point[j] - subject.spec.lower[j], subject.spec.upper[j] - point[j])
+    scale = min(0.3 * float(room), max(0.1 * abs(float(point[j])), natural) or 0.1)
+
+    def along_params(h: float) -> tuple[FloatArray, FloatArray]:
+        return subject.log_density(x, point + h * direction), subject.log_density(x, point - h * direction)
+
+    return along_params, scale, np.full(len(x), abs(point[j]))
+
+
+def differentiate(line: Line, scale: float, value: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Derivative of ``line`` at 0 and an estimate of its error, (n,) each.
+
+    Central differences at many steps, each pair extrapolated once (Richardson); every row takes the steps where
+    four successive extrapolations agree best, so neither truncation nor roundoff needs to be known. The error
+    is how far these four differ, plus the roundoff of ``value`` and of a coordinate of ``size``.
+    """
+    steps = scale * _RATIO ** -np.arange(_STEPS)
+    with np.errstate(all="ignore"):
+        central = np.stack([np.subtract(*line(float(h))) / (2 * h) for h in steps])
+        refined = central[1:] + (central[1:] - central[:-1]) / (_RATIO**2 - 1)
+        change = np.abs(np.diff(refined, axis=0))
+        worst = np.max([change[:-2], change[1:-1], change[2:]], axis=0)
+        chosen = refined[1:-2]
+        epsilon = np.finfo(np.float64).eps
+        worst = worst + epsilon * (np.abs(value) + size * np.abs(chosen)) / steps[2:-2, np.newaxis]
+    worst = np.where(np.isfinite(worst), worst, np.inf)
+    best = worst.argmin(axis=0)[np.newaxis]
+    return np.take_along_axis(chosen, best, axis=0)[0], np.take_along_axis(worst, best, axis=0)[0]
+
+
+def check_score(subject: Subject) -> str:
+    """Over draws, the mean gradient with respect to params is zero: the constant depends on params as it must.
+
+    This holds where a density is normalized at all params, since then the integral of dP/dparams vanishes. It
+    is asked where quadrature is not possible, of a sampler and a gradient that have passed their own checks.
+    """
+    if subject.spec.n_observables <= 2 and all(
+        subject.integral(k).error <= _USELESS for k in range(len(subject.points))
+    ):
+        raise skipped("not needed: quadrature has told about the normalization")
+    moving: list[str] = []
+    for k, point in enumerate(subject.points):
+        x = subject.draws(k)
+        score = subject.call("log_density_gradient", x, point)[1]
+        spread = score.std(axis=0) / math.sqrt(len(x))
+        mean = score.mean(axis=0)
+        for j, name in enumerate(subject.spec.param_names):
+            if not abs(mean[j]) > _SIGMAS * spread[j] + 1e-9 * float(np.abs(score[:, j]).max()):
+                continue
+            if _moves_support(subject, x, point, j, float(np.sqrt((score[:, j] ** 2).mean()))):
+                moving.append(name)
+                continue
+            raise failed(
+                f"the mean of d log P / d {name} over {len(x)} draws is {mean[j]:.6g} ± {spread[j]:.1g} at"
+                f" {subject.describe(point)}; it is 0 for a normalized density: a factor that depends on {name} is"
+                " missing from log_density or wrong"
+            )
+    if moving:
+        raise skipped(f"the support moves with {', '.join(sorted(set(moving)))}, where the mean score is not zero")
+    return f"zero within {_SIGMAS:g} standard errors at {len(subject.points)} parameter points"
+
+
+def _moves_support(subject: Subject, x: FloatArray, point: FloatArray, j: int, steep: float) -> bool:
+    """Whether draws fall outside the support when parameter j moves by a natural step either way."""
+    for side in (-0.3, 0.3):
+        moved = point.copy()
+        moved[j] = np.clip(point[j] + side / steep, subject.spec.lower[j], subject.spec.upper[j])
+        if not np.isfinite(subject.log_density(x, moved)).all():
+            return True
+    return False

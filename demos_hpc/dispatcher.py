@@ -1,0 +1,387 @@
+"""Rank 0: takes requests from clients, lets the scheduler decide, hands out chunks, passes results on.
+
+It computes nothing and decides nothing: what has arrived becomes events, and what the scheduler returns is done.
+The mirrored verbs stand in `client` and `worker`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .calls import Batch, Call
+from .config import Config
+from .errors import BadFrame, DemosError, InternalError, InvalidInput, ModelFailed, StaleRevision, Status
+from .events import (
+    Action,
+    Cancelled,
+    ClientJoined,
+    ClientLost,
+    Event,
+    Evict,
+    Forget,
+    RequestArrived,
+    ResultArrived,
+    Revoke,
+    SendChunk,
+    SendFailure,
+    SendPart,
+    Tick,
+    UnitsArrived,
+    WorkerJoined,
+    WorkerLost,
+)
+from .messages import Failure, Flag, Kind, Offer, Operation, from_json, to_json
+from .relay import pass_on
+from .scheduler import Limits, Scheduler
+from .served import Served
+from .spec import ModelSpec
+from .transport import Link, Port
+from .wire import Frame, Packed, pack, read_header
+
+#: Longest time between two looks at the deadlines, seconds.
+LONGEST_WAIT = 1.0
+
+
+class _Peer:
+    """A client or a worker, with the number that the scheduler knows it by."""
+
+    __slots__ = ("calls", "is_worker", "link", "number")
+
+    def __init__(self, number: int, link: Link, *, is_worker: bool) -> None:
+        self.number = number
+        self.link = link
+        self.is_worker = is_worker
+        #: The numbers of a client's unanswered calls, by their id on the wire.
+        self.calls: dict[int, int] = {}
+
+
+class Dispatcher:
+    """The service behind one or several ports.
+
+    ``n_offers`` workers are going to say what they serve; clients that ask before are kept waiting.
+    """
+
+    def __init__(
+        self, ports: Sequence[Port], config: Config, n_offers: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._ports = ports
+        self._config = config
+        self._clock = clock
+        self._offers_due = n_offers
+        self._load_failure: Failure | None = None
+        self._scheduler = Scheduler(Limits(config.max_queued_requests, config.chunk_seconds, config.chunk_timeout))
+        self._models: dict[int, Served] = {}
+        self._peers: dict[Link, _Peer] = {}
+        self._numbered: dict[int, _Peer] = {}
+        self._departed: list[Link] = []
+        self._calls: dict[int, Call] = {}
+        self._batches: dict[int, Batch] = {}
+        #: The result that is being handled, and the chunk that it belongs to.
+        self._result: tuple[Batch, Frame] | None = None
+        self._asking: list[tuple[_Peer, Frame]] = []
+        self._last_number = 0
+        self._next_look = 0.0
+        self._takers: dict[int, Callable[[_Peer, Frame], Event | None]] = {
+            Kind.REQUEST: self._take_request,
+            Kind.ROWS: self._take_rows,
+            Kind.CANCEL: self._take_cancel,
+            Kind.RESULT: self._take_result,
+            Kind.HELLO: self._take_offer,
+            Kind.GOODBYE: self._take_goodbye,
+        }
+        self._doers: dict[type[Any], Callable[[Any], None]] = {
+            SendPart: lambda action: None,  # all parts of a result are sent at once, before anything else
+            SendChunk: self._send_chunk,
+            SendFailure: self._send_failure,
+            Revoke: self._revoke,
+            Forget: self._forget,
+            Evict: self._evict,
+        }
+
+    # ---- the loop -------------------------------------------------------------------------------------------
+
+    @property
+    def n_clients(self) -> int:
+        return sum(not peer.is_worker for peer in self._peers.values())
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """For each model, what was done for it."""
+        return {served.spec.name: served.statistics for served in self._models.values()}
+
+    def serve(self, is_over: Callable[[], bool]) -> None:
+        """Serves until ``is_over()``, then says so to everybody."""
+        while not is_over():
+            if not self.step():
+                self._ports[0].wait(max(0.0, min(LONGEST_WAIT, self._next_look - self._clock())))
+        for link in [*self._peers, *self._departed]:
+            link.send(pack(Kind.END))
+
+    def step(self) -> bool:
+        """Handles what has arrived; whether anything had."""
+        now = self._clock()
+        is_busy = False
+        for port in self._ports:
+            for link, arrived in port.receive():
+                is_busy = True
+                self._take(link, arrived, now)
+        if now >= self._next_look:
+            self._do(self._scheduler.handle(Tick(), now))
+            self._next_look = min(self._scheduler.next_deadline, now + LONGEST_WAIT)
+        return is_busy
+
+    def add_client(self, link: Link, user: str) -> None:
+        peer = self._add(link, is_worker=False)
+        self._scheduler.handle(ClientJoined(peer.number, user), self._clock())
+
+    def add_worker(self, link: Link) -> None:
+        """A worker has come; it takes part once it has said what it serves."""
+        self._add(link, is_worker=True)
+
+    def lose(self, link: Link) -> None:
+        """The peer at the end of this link is gone."""
+        peer = self._peers.pop(link, None)
+        if peer is None:
+            return
+        del self._numbered[peer.number]
+        if peer.is_worker:
+            self._batches = {chunk: b for chunk, b in self._batches.items() if b.worker is not link}
+        event = WorkerLost(peer.number) if peer.is_worker else ClientLost(peer.number)
+        self._do(self._scheduler.handle(event, self._clock()))
+
+    def _add(self, link: Link, *, is_worker: bool) -> _Peer:
+        self._last_number += 1
+        peer = self._peers[link] = self._numbered[self._last_number] = _Peer(
+            self._last_number, link, is_worker=is_worker
+        )
+        return peer
+
+    # ---- what arrives ---------------------------------------------------------------------------------------
+
+    def _take(self, link: Link, arrived: Frame | DemosError, now: float) -> None:
+        peer = self._peers.get(link)
+        if peer is None:
+            return
+        if isinstance(arrived, DemosError):  # no frames can be told apart on this link any more
+            _refuse(link, 0, arrived)
+            self._departed.append(link)
+            self.lose(link)
+            return
+        header = arrived.header
+        try:
+            taker = self._takers.get(header.kind)
+            if taker is None:
+                raise BadFrame(f"frames of kind {header.kind} are not for a dispatcher")
+            event = taker(peer, arrived)
+        except DemosError as error:
+            _refuse(link, header.id, error)
+            return
+        if event is not None:
+            self._do(self._scheduler.handle(event, now))
+
+    def _take_request(self, peer: _Peer, frame: Frame) -> Event | None:
+        header = frame.header
+        if header.operation == Operation.METADATA:
+            self._asking.append((peer, frame))
+            self._answer_asking()
+            return None
+        served = self._models.get(header.model)
+        if served is None:
+            raise InvalidInput(f"there is no model with handle {header.model} here")
+        if header.id in peer.calls:
+            raise InvalidInput(f"request id {header.id} is in use already")
+        if header.operation == Operation.SET_PARAMS:
+            served.set_params(from_json(_only_array(frame)))
+            peer.link.send(pack(Kind.REPLY, id=header.id, flags=Flag.FINAL, revision=served.revision))
+            return None
+        if header.revision not in (0, served.revision):
+            raise StaleRevision(
+                f"the parameters of model {served.spec.name!r} have revision {served.revision} now;"
+                f" this client pinned {header.revision}"
+            )
+        descriptors = frame.descriptors
+        plan = served.plan(frame, descriptors)
+        self._last_number += 1
+        number = peer.calls[header.id] = self._last_number
+        self._calls[number] = Call(peer.link, frame, plan, served.defaults, served.revision)
+        served.statistics.requests += 1
+        served.statistics.rows += header.n_rows
+        deadline = math.inf
+        if header.deadline_ms:
+            deadline = self._clock() + header.deadline_ms / 1e3
+            self._next_look = min(self._next_look, deadline)
+        return RequestArrived(
+            number,
+            peer.number,
+            header.model,
+            header.operation,
+            plan.units,
+            plan.units_in(plan.part_rows),
+            deadline,
+            plan.merge_key(header, served.revision, descriptors) if frame.is_inline else None,
+            plan.period,
+            plan.limit,
+            plan.block,
+        )
+
+    def _take_rows(self, peer: _Peer, frame: Frame) -> Event | None:
+        number = peer.calls.get(frame.header.id)
+        if number is None:
+            return None  # the request has failed meanwhile
+        try:
+            return UnitsArrived(number, self._calls[number].add(frame))
+        except InvalidInput as error:
+            _refuse(peer.link, frame.header.id, error)
+            peer.calls.pop(frame.header.id)  # it has its final reply
+            return Cancelled(number)
+
+    def _take_cancel(self, peer: _Peer, frame: Frame) -> Event | None:
+        number = peer.calls.get(frame.header.id)
+        return None if number is None else Cancelled(number)
+
+    def _take_goodbye(self, peer: _Peer, frame: Frame) -> Event | None:
+        self._departed.append(peer.link)
+        self.lose(peer.link)
+        return None
+
+    def _take_offer(self, peer: _Peer, frame: Frame) -> Event | None:
+        """A worker says what it serves, or why nothing."""
+        offer = Offer.from_dict(from_json(_only_array(frame)))
+        self._offers_due -= 1
+        event = None
+        try:
+            if offer.failure is not None:
+                raise Failure.from_dict(offer.failure).to_exception()
+            served = self._find_or_add(ModelSpec.from_dict(offer.spec or {}))
+        except DemosError as error:
+            print(f"demos-hpc: {offer.worker} serves nothing: {error}", file=sys.stderr, flush=True)
+            self._load_failure = Failure.of(error, str(error.__cause__ or "").strip())
+        else:
+            served.workers += 1
+            if offer.fingerprint not in served.fingerprints:
+                served.fingerprints.append(offer.fingerprint)
+            event = WorkerJoined(peer.number, served.handle)
+        self._answer_asking()
+        return event
+
+    def _find_or_add(self, spec: ModelSpec) -> Served:
+        for served in self._models.values():
+            if served.spec.name == spec.name:
+                if served.spec != spec:
+                    raise ModelFailed(f"its model {spec.name!r} has another spec than the other workers'")
+                return served
+        handle = len(self._models) + 1
+        self._models[handle] = Served(handle, spec, self._config.max_request_bytes)
+        return self._models[handle]
+
+    def _answer_asking(self) -> None:
+        """Answers who has asked for a model, as far as it is known whether there is one."""
+        asking, self._asking = self._asking, []
+        for peer, frame in asking:
+            link, number = peer.link, frame.header.id
+            name = from_json(_only_array(frame)).get("model") if frame.header.n_arrays else None
+            found = [s for s in self._models.values() if name in (None, s.spec.name, s.spec.uuid)]
+            if found and (name or not self._offers_due) and len(found) == 1:
+                link.send(pack(Kind.REPLY, [to_json(found[0].describe())], id=number, flags=Flag.FINAL))
+            elif self._offers_due:
+                self._asking.append((peer, frame))
+            elif self._load_failure is not None and not found:
+                _send_failure(link, number, self._load_failure)
+            else:
+                names = ", ".join(repr(s.spec.name) for s in self._models.values()) or "none"
+                problem = f"there is no model {name!r} here" if name else "several models are served: name one"
+                _refuse(link, number, InvalidInput(f"{problem}; there are: {names}"))
+
+    def _take_result(self, peer: _Peer, frame: Frame) -> Event | None:
+        header = frame.header
+        batch = self._batches.get(header.id)
+        if batch is None or batch.worker is not peer.link:
+            return None  # late, or for the second time
+        del self._batches[header.id]
+        status = header.status
+        if status == Status.OK and not batch.fits(frame):
+            error = InternalError(f"{peer.link.name} answered a chunk with something else than was asked for")
+            frame, status = _failure_frame(header.id, Failure.of(error)), error.status
+        statistics = self._models[batch.calls[0].first.header.model].statistics
+        statistics.nonfinite_rows += header.deadline_ms
+        statistics.model_seconds += header.seed / 1e9
+        self._result = batch, frame
+        return ResultArrived(peer.number, header.id, status, header.seed / 1e9)
+
+    # ---- what is to be done ---------------------------------------------------------------------------------
+
+    def _do(self, actions: list[Action]) -> None:
+        """Carries out what the scheduler returned: answers first, then in order."""
+        if self._result is not None:
+            batch, frame = self._result
+            parts = [action for action in actions if type(action) is SendPart]
+            if parts:
+                for link, message in batch.answer(frame, parts):
+                    link.send(message)
+        for action in actions:
+            self._doers[type(action)](action)
+        self._result = None
+
+    def _send_chunk(self, action: SendChunk) -> None:
+        link = self._numbered[action.worker].link
+        batch = Batch(link, [self._calls[part.request] for part in action.parts], action.parts)
+        self._batches[action.chunk] = batch
+        link.send(batch.pack(action.chunk))
+
+    def _send_failure(self, action: SendFailure) -> None:
+        call = self._calls[action.request]
+        peer = self._peers.get(call.link)
+        if peer is None or call.id not in peer.calls:
+            return  # gone, or told already
+        self._models[call.first.header.model].statistics.failures += 1
+        if action.chunk is not None and self._result is not None:
+            _, frame = self._result
+            message = pass_on(frame, kind=Kind.REPLY, id=call.id, flags=Flag.FINAL, revision=call.revision)
+            call.link.send(message)
+            return
+        text = action.message
+        if action.part is not None:
+            start, stop = call.plan.rows_of(action.part.first, action.part.count)
+            text = f"rows {start} to {stop} of the request could not be computed: {text}"
+        _send_failure(call.link, call.id, Failure(int(action.status), text, retry_after=action.retry_after))
+
+    def _revoke(self, action: Revoke) -> None:
+        self._numbered[action.worker].link.send(pack(Kind.CANCEL, id=action.chunk))
+
+    def _forget(self, action: Forget) -> None:
+        call = self._calls.pop(action.request)
+        peer = self._peers.get(call.link)
+        if peer is not None:
+            peer.calls.pop(call.id, None)
+
+    def _evict(self, action: Evict) -> None:
+        link = self._numbered[action.worker].link
+        print(f"demos-hpc: {link.name} has been in one chunk for too long and is given up", file=sys.stderr, flush=True)
+        self.lose(link)
+
+
+def _only_array(frame: Frame) -> Any:
+    if len(frame.arrays) != 1:
+        raise BadFrame(f"a frame of kind {frame.header.kind} with {len(frame.arrays)} arrays instead of one")
+    return frame.arrays[0]
+
+
+def _pack_failure(kind: Kind, id_: int, failure: Failure) -> Packed:
+    return pack(kind, [to_json(failure.to_dict())], status=failure.status, id=id_, flags=Flag.FINAL)
+
+
+def _send_failure(link: Link, id_: int, failure: Failure) -> None:
+    link.send(_pack_failure(Kind.REPLY, id_, failure))
+
+
+def _refuse(link: Link, id_: int, error: DemosError) -> None:
+    _send_failure(link, id_, Failure.of(error))
+
+
+def _failure_frame(id_: int, failure: Failure) -> Frame:
+    head = _pack_failure(Kind.RESULT, id_, failure).head
+    return Frame(read_header(head), head)

@@ -1,0 +1,193 @@
+"""One launch: server and analyses, which know nothing of one another, in one MPI world.
+
+Every rank starts here. World rank 0 is the dispatcher; it calls the roll with a deadline that names who is missing,
+and tells everybody who is there. Then groups and intercommunicators are made in one order that all can compute. An
+analysis sees its own group as ``MPI.COMM_WORLD``, and says goodbye when its script ends.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from .config import Config
+from .errors import DemosError, LaunchError
+from .messages import Hello, Kind, Welcome, from_json, to_json
+from .transport import Arrival, Link, Port
+from .transport.doorbell import Doorbell
+from .watchdog import watch_start
+from .wire import pack
+
+if TYPE_CHECKING:
+    from .transport.mpi import MpiLink, MpiPort, World
+
+#: How often a rank looks while the roll is called, seconds; 128 of them must not starve those still starting.
+ROLL_PAUSE = 2e-3
+#: How much longer than rank 0 the others wait, seconds: it is for rank 0 to say who is missing.
+ROLL_GRACE = 5.0
+REMEDY = "start servers by `demos-hpc serve`, analyses by `python -m demos_hpc analysis.py`"
+
+
+class Launch:
+    """This rank's place in the launch, after the roll call; ``servers`` and ``clients`` are its links.
+
+    Raises
+    ------
+    LaunchError
+        Where the ranks could not be brought together. Others may still wait: end the launch by `abort`.
+    """
+
+    def __init__(self, role: str, group: str, config: Config) -> None:
+        with watch_start(config.run_dir, config.roll_call_timeout):
+            from .transport import mpi  # initializes MPI
+        self.config = config
+        self._bell = Doorbell(config.yield_seconds, by_udp=config.bell == "udp")
+        self._world: World = mpi.World(self._bell)
+        self.rank = self._world.rank
+        self.size = self._world.size
+        self._role = role
+        try:
+            _check_size(self.size)
+            hello = Hello(role, group, socket.gethostname(), os.getpid(), getpass.getuser(), self._bell.address)
+            welcome = _call_roll(self._world, hello, config.roll_call_timeout)
+        except LaunchError as error:
+            self.abort(str(error), 2)
+            raise
+        self._hellos = [Hello.from_dict(values) for values in welcome.hellos]
+        self._bell.meet([h.bell for h in self._hellos], self.rank, welcome.token)
+        self.port: MpiPort = mpi.MpiPort(self._bell)
+        self.servers: list[MpiLink] = []
+        self.clients: list[MpiLink] = []
+        self._link_up()
+
+    @property
+    def name(self) -> str:
+        return self._name(self.rank)
+
+    def user_of(self, link: MpiLink) -> str:
+        """Whose process is at the other end."""
+        return self._hellos[link.peer].user
+
+    def _name(self, rank: int) -> str:
+        return f"rank {rank} on {self._hellos[rank].host}"
+
+    def _link_up(self) -> None:
+        """Makes the groups and the intercommunicators, in the same order everywhere, and this rank's links."""
+        hellos = self._hellos
+        servers = [rank for rank, h in enumerate(hellos) if h.role == "server"]
+        groups: dict[str, list[int]] = {}
+        for rank, h in enumerate(hellos):
+            if h.role == "client":
+                groups.setdefault(h.group, []).append(rank)
+        own = servers if self._role == "server" else groups[hellos[self.rank].group]
+        group = self._world.make_group(own)
+        if self.rank == 0:
+            self.servers = self.port.add_links(group, {i: (r, self._name(r)) for i, r in enumerate(servers) if r})
+        elif self._role == "server":
+            self.servers = self.port.add_links(group, {0: (0, self._name(0))})
+        for pair, ranks in enumerate(groups.values()):
+            if self._role == "server":
+                bridge = self._world.join(group, ranks[0], pair)
+                if self.rank == 0:
+                    self.clients += self.port.add_links(bridge, {i: (r, self._name(r)) for i, r in enumerate(ranks)})
+            elif ranks is own:
+                bridge = self._world.join(group, 0, pair)
+                self.servers = self.port.add_links(bridge, {0: (0, self._name(0))})
+        if self._role == "client":
+            self._world.stand_in(group)
+
+    def leave(self) -> None:
+        """Ends MPI, together with all other ranks."""
+        from .transport import mpi
+
+        while self.port.is_sending:
+            self.port.receive()
+            self.port.wait(1.0)
+        self._bell.close()
+        mpi.finalize()
+
+    def abort(self, message: str, code: int) -> None:
+        """Says why, and ends every rank of the launch at once."""
+        print(f"demos-hpc: {message}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        self._bell.close()
+        self._world.abort(code)
+
+
+def _call_roll(world: World, hello: Hello, timeout: float) -> Welcome:
+    """Who is there, in order of ranks; `LaunchError` where somebody is missing."""
+    links = world.roll_links()
+    if world.rank == 0:
+        return _take_roll(world, links, hello, timeout)
+    links[0].send(pack(Kind.HELLO, [to_json(hello.to_dict())]))
+    for _, arrived in _arrivals(world.port, timeout + ROLL_GRACE):
+        if isinstance(arrived, DemosError):
+            raise LaunchError(f"rank {world.rank} does not understand rank 0: {arrived}")
+        if arrived.header.kind == Kind.WELCOME:
+            return Welcome.from_dict(from_json(arrived.arrays[0]))
+    raise LaunchError(
+        f"rank {world.rank}: rank 0 has not called the roll within {timeout + ROLL_GRACE:g} s: the server must come first"
+        f" on the command line; {REMEDY}"
+    )
+
+
+def _take_roll(world: World, links: Sequence[Link], hello: Hello, timeout: float) -> Welcome:
+    hellos: dict[str, Hello] = {}
+    if hello.role != "server":
+        raise LaunchError(f"rank 0 is an analysis, {hello.group}: the server must come first on the command line")
+    for link, arrived in _arrivals(world.port, timeout if links else 0.0):
+        if isinstance(arrived, DemosError):
+            raise LaunchError(f"{link.name}: {arrived}")
+        hellos[link.name] = Hello.from_dict(from_json(arrived.arrays[0]))
+        if len(hellos) == len(links):
+            break
+    if missing := [link.name for link in links if link.name not in hellos]:
+        raise LaunchError(
+            f"{', '.join(missing)} did not call in within {timeout:g} s (DEMOS_ROLL_CALL_TIMEOUT); {REMEDY}"
+        )
+    everybody = [hello, *(hellos[link.name] for link in links)]
+    _check_roles(everybody)
+    welcome = Welcome([h.to_dict() for h in everybody], os.urandom(8).hex())
+    for link in links:
+        link.send(pack(Kind.WELCOME, [to_json(welcome.to_dict())]))
+    while world.port.is_sending:  # a large welcome moves only while both sides look
+        world.port.receive()
+        time.sleep(ROLL_PAUSE)
+    return welcome
+
+
+def _check_roles(hellos: Sequence[Hello]) -> None:
+    n_servers = sum(h.role == "server" for h in hellos)
+    if n_servers < 2:
+        raise LaunchError(
+            "the server has one rank and needs two at least, a dispatcher and a worker: mpiexec -n 2 demos-hpc serve …"
+        )
+    if n_servers == len(hellos):
+        raise LaunchError(
+            "there is nobody to call the model: add an analysis to the launch, as in"
+            " mpiexec -n 3 demos-hpc serve MODEL : -n 1 python -m demos_hpc analysis.py"
+        )
+
+
+def _arrivals(port: Port, timeout: float) -> Iterator[Arrival]:
+    """What arrives within ``timeout`` seconds."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        arrived = port.receive()
+        yield from arrived
+        if not arrived:
+            time.sleep(ROLL_PAUSE)
+
+
+def _check_size(size: int) -> None:
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
+    if size == 1 and tasks > 1:
+        raise LaunchError(
+            f"Slurm started {tasks} tasks, and each of them is an MPI world of its own, since srun and this MPI do not"
+            " speak the same language: try srun --mpi=pmi2 or --mpi=pmix, or mpiexec inside the allocation"
+        )

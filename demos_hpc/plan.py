@@ -1,0 +1,190 @@
+"""A request's arrays checked against the model's spec, and cut into units of work.
+
+Pure arithmetic: what the units are (`events`), which rows, cells and parameter points a run of units stands for.
+The client checks the same things with better words before anything travels; this is for peers that did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from .blocks import count_blocks
+from .errors import InvalidInput, NotOffered
+from .messages import GRADIENTS, LIKELIHOODS, Flag, Operation
+from .spec import ModelSpec
+from .wire import DTYPES, PIECE_BYTES, Header, Layout
+
+FLOAT64 = DTYPES[1]
+#: Operations whose first array is x; those of the others is params.
+_OF_X = frozenset(
+    {
+        Operation.LOG_DENSITY,
+        Operation.LOG_DENSITY_GRADIENT,
+        Operation.LOG_LIKELIHOOD,
+        Operation.LOG_LIKELIHOOD_GRADIENT,
+    }
+)
+#: Requests of at most this many rows may share a chunk.
+MERGED_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one request is worked on.
+
+    ``rows`` counts the whole request, ``part_rows`` those in its first frame; ``has_params`` is False where the
+    server's own parameters are meant. ``unit_rows`` rows are one unit; of a likelihood the units are cells,
+    ``points`` x ``n_blocks`` of them.
+    """
+
+    operation: Operation
+    rows: int
+    part_rows: int
+    unit_rows: int
+    has_params: bool
+    params_per_row: bool
+    points: int
+    n_blocks: int
+    is_block_major: bool
+    merges: bool
+    #: Bytes that one unit's answer takes.
+    unit_bytes: int
+    #: Units that one innocent-until-proven block has (`scheduler`).
+    block: int
+
+    @property
+    def is_likelihood(self) -> bool:
+        return self.operation in LIKELIHOODS
+
+    @property
+    def units(self) -> int:
+        return self.points * self.n_blocks if self.is_likelihood else count_blocks(self.rows, self.unit_rows)
+
+    @property
+    def period(self) -> int:
+        """Cells in one row of cells (`blocks.limit_run`)."""
+        if not self.is_likelihood:
+            return 1
+        return self.points if self.is_block_major else self.n_blocks
+
+    @property
+    def limit(self) -> int:
+        """Units that no chunk crosses: those of one arriving part, or as many as make a large answer."""
+        if self.part_rows < self.rows:
+            return self.units_in(self.part_rows)
+        return max(1, PIECE_BYTES // max(self.unit_bytes, 1))
+
+    def units_in(self, rows: int) -> int:
+        """Units in a part of ``rows`` rows."""
+        return count_blocks(rows, self.unit_rows) * (self.points if self.is_likelihood else 1)
+
+    def rows_of(self, first: int, count: int) -> tuple[int, int]:
+        """The rows [start, stop) that the units [first, first + count) are, or need."""
+        if self.is_likelihood:
+            if self.is_block_major:
+                start, stop = first // self.points, -(-(first + count) // self.points)
+            elif count >= self.n_blocks:
+                start, stop = 0, self.n_blocks
+            else:
+                start, stop = first % self.n_blocks, first % self.n_blocks + count
+            first, count = start, stop - start
+        return first * self.unit_rows, min((first + count) * self.unit_rows, self.rows)
+
+    def points_of(self, first: int, count: int) -> tuple[int, int]:
+        """The parameter points [start, stop) that the cells [first, first + count) need."""
+        if not self.is_block_major:
+            return first // self.n_blocks, -(-(first + count) // self.n_blocks)
+        if count >= self.points:
+            return 0, self.points
+        return first % self.points, first % self.points + count
+
+    def merge_key(self, header: Header, revision: int, descriptors: bytes) -> Hashable:
+        """Equal for requests that may share a chunk; None for one that may not."""
+        if not self.merges:
+            return None
+        return header.operation, header.flags, 0 if self.has_params else revision, descriptors
+
+
+def make_plan(spec: ModelSpec, header: Header, layout: Layout) -> Plan:
+    """The plan of a request; `InvalidInput` or `NotOffered` where it does not fit the model."""
+    try:
+        operation = Operation(header.operation)
+    except ValueError:
+        raise InvalidInput(f"operation {header.operation} is not known to this server") from None
+    if not spec.offers(operation):
+        raise NotOffered(f"model {spec.name!r} does not offer {operation.title}; it has {', '.join(spec.operations)}")
+    if header.n_rows == 0:
+        raise InvalidInput("a request of no rows: its answer is an empty array, which needs no server")
+    if any(dtype != FLOAT64 for dtype in layout.dtypes):
+        raise InvalidInput(f"arrays of dtype {[str(d) for d in layout.dtypes]}; all are float64")
+    x_shape, params_shape = _find_arrays(operation, layout.shapes)
+    p, d = spec.n_params, spec.n_observables
+    if x_shape is not None and (len(x_shape) != 2 or x_shape[1] != d):
+        raise InvalidInput(f"x has shape {x_shape}; model {spec.name!r} takes (n, {d})")
+    if params_shape is not None and (len(params_shape) not in (1, 2) or params_shape[-1] != p):
+        raise InvalidInput(f"params has shape {params_shape}; {spec.describe_params()}")
+    _check_params_rank(operation, x_shape, params_shape)
+    rows = header.n_rows
+    part_rows = rows
+    if x_shape is not None:
+        part_rows = x_shape[0]
+    elif operation is Operation.EVALUATE and params_shape is not None:
+        part_rows = params_shape[0]
+    block = spec.block_rows
+    blockwise = operation is Operation.SAMPLE or operation in LIKELIHOODS or not spec.row_independent
+    unit_rows = block if blockwise else 1
+    if not 0 < part_rows <= rows or (part_rows < rows and part_rows % unit_rows):
+        raise InvalidInput(f"a first part of {part_rows} rows of {rows}; parts are whole blocks of {unit_rows}")
+    is_likelihood = operation in LIKELIHOODS
+    points = params_shape[0] if is_likelihood and params_shape else 1
+    is_block_major = bool(header.flags & Flag.BLOCK_MAJOR)
+    if part_rows < rows and is_likelihood and not is_block_major:
+        raise InvalidInput("a likelihood whose rows come in parts runs over blocks first (BLOCK_MAJOR)")
+    width = {Operation.SAMPLE: d, Operation.EVALUATE: spec.n_outputs}.get(operation, 1)
+    if operation in GRADIENTS:
+        width += d if header.flags & Flag.WRT_X else p
+    return Plan(
+        operation=operation,
+        rows=rows,
+        part_rows=part_rows,
+        unit_rows=unit_rows,
+        has_params=params_shape is not None,
+        params_per_row=x_shape is not None and params_shape is not None and len(params_shape) == 2 and not is_likelihood,
+        points=points,
+        n_blocks=count_blocks(rows, block),
+        is_block_major=is_block_major,
+        merges=not blockwise and part_rows == rows <= MERGED_ROWS,
+        unit_bytes=8 * width * (1 if is_likelihood else unit_rows),
+        block=1 if blockwise or operation is Operation.EVALUATE else block,
+    )
+
+
+def _find_arrays(
+    operation: Operation, shapes: list[tuple[int, ...]]
+) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+    """The shapes of x and of params, as far as this operation and this request have them."""
+    least, most = (1, 2) if operation in _OF_X else (0, 1)
+    if not least <= len(shapes) <= most:
+        raise InvalidInput(f"{operation.title} with {len(shapes)} arrays; it has {least} or {most}")
+    if operation in _OF_X:
+        return shapes[0], shapes[1] if len(shapes) == 2 else None
+    return None, shapes[0] if shapes else None
+
+
+def _check_params_rank(
+    operation: Operation, x_shape: tuple[int, ...] | None, params_shape: tuple[int, ...] | None
+) -> None:
+    if params_shape is None:
+        return
+    n_dims = len(params_shape)
+    if operation in LIKELIHOODS or operation is Operation.EVALUATE:
+        if n_dims != 2 or not params_shape[0]:
+            raise InvalidInput(f"params has shape {params_shape}; {operation.title} takes (m, p), m > 0, on the wire")
+    elif x_shape is None:
+        if n_dims != 1:
+            raise InvalidInput(f"params has shape {params_shape}; {operation.title} takes one point (p,)")
+    elif n_dims == 2 and params_shape[0] != x_shape[0]:
+        raise InvalidInput(f"params has {params_shape[0]} rows and x {x_shape[0]}; give one point (p,), or one per row")
+
+

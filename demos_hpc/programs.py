@@ -1,0 +1,139 @@
+"""What a rank of one launch does: serve a model, or run an analysis."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from .client import RemoteModel
+from .config import Config
+from .connection import Connection
+from .dispatcher import Dispatcher
+from .errors import DemosError, LaunchError
+from .fingerprint import describe_arithmetic
+from .launch import Launch
+from .messages import Kind, Operation
+from .model import load
+from .wire import Frame, pack
+from .worker import Worker
+
+#: Longest sleep between two looks, seconds; a ring ends it at once.
+LONGEST_WAIT = 1.0
+
+
+class Analysis:
+    """The analysis that runs in this process, as `connect` needs it."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        self.connection: Connection | None = None
+
+    def connect(self) -> Connection:
+        if self.connection is None:
+            self.connection = Connection(self.launch.port, self.launch.servers[0], self.launch.config)
+        return self.connection
+
+
+#: There is one analysis in a process, and a script has no other way to find it.
+_running: list[Analysis] = []
+
+
+def connect(name: str | None = None) -> RemoteModel:
+    """Connects to the model ``name`` (its name or UUID; may be left out where there is only one) of this launch.
+
+    Raises
+    ------
+    LaunchError
+        Where this process was not started by the launcher.
+    InvalidInput
+        Where no such model is served; the message names those that are.
+    ModelNotFound, ModelFailed
+        Where the server could not load its model.
+    """
+    if not _running:
+        raise LaunchError(
+            "this process is not part of a launch: start it by `demos-hpc run MODEL -- analysis.py`, or by hand"
+            " `mpiexec -n 3 demos-hpc serve MODEL : -n 2 python -m demos_hpc analysis.py`; or serve the model inside"
+            " this process by demos_hpc.local(model)"
+        )
+    connection = _running[0].connect()
+    question = {} if name is None else {"model": name}
+    return RemoteModel(connection, connection.ask(Operation.METADATA, question).result(), owns_connection=False)
+
+
+def serve(model: str, config: Config) -> None:
+    """Serves ``model`` as one rank of a launch: rank 0 dispatches, the others compute."""
+    launch = Launch("server", "server", config)
+    try:
+        if launch.rank == 0:
+            dispatcher = Dispatcher([launch.port], config, len(launch.servers))
+            for link in launch.servers:
+                dispatcher.add_worker(link)
+            for link in launch.clients:
+                dispatcher.add_client(link, launch.user_of(link))
+            dispatcher.serve(lambda: dispatcher.n_clients == 0)
+        else:
+            worker = Worker(launch.name, launch.port, launch.servers[0])
+            worker.offer(lambda: load(model), describe_arithmetic())
+            worker.serve()
+    except BaseException:
+        traceback.print_exc()
+        launch.abort(f"the server's {launch.name} failed", 1)
+        raise
+    launch.leave()
+
+
+def run_analysis(script: str, arguments: list[str], config: Config) -> None:
+    """Runs a script as one rank of a launch, as ``python script arguments`` would."""
+    launch = Launch("client", " ".join([script, *arguments]), config)
+    analysis = Analysis(launch)
+    _running.append(analysis)
+    if not Path(script).is_file():
+        launch.abort(f"there is no script {script!r} (from {Path.cwd()})", 2)
+    sys.argv = [script, *arguments]
+    sys.path.insert(0, str(Path(script).resolve().parent))
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            _give_up(launch, script, error)
+    except BaseException as error:
+        traceback.print_exception(error)
+        _give_up(launch, script, error)
+    if analysis.connection is None:
+        print(
+            f"demos-hpc: {script} ended on {launch.name} and never called demos_hpc.connect(): the server had nothing"
+            " to do for it",
+            file=sys.stderr,
+            flush=True,
+        )
+    _say_goodbye(launch)
+    launch.leave()
+
+
+def _give_up(launch: Launch, script: str, error: BaseException) -> NoReturn:
+    code = 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 1
+        why = f"exited with status {code}" if isinstance(error.code, int) else f"exited: {error.code}"
+    else:
+        why = f"raised {type(error).__name__}"
+    launch.abort(f"{script} {why} on {launch.name}; the launch ends for all ranks", code)
+    raise error
+
+
+def _say_goodbye(launch: Launch) -> None:
+    """Waits until all others are done as well; without using the processor."""
+    launch.servers[0].send(pack(Kind.GOODBYE))
+    while True:
+        arrivals = launch.port.receive()
+        for _, arrived in arrivals:
+            if isinstance(arrived, DemosError):
+                raise arrived
+            if isinstance(arrived, Frame) and arrived.header.kind == Kind.END:
+                return
+        if not arrivals:
+            launch.port.wait(LONGEST_WAIT)

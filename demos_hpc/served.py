@@ -1,0 +1,95 @@
+"""A model as the dispatcher knows it: its spec, the server-side parameters, the plans of its requests."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .errors import InvalidInput, TooLarge
+from .messages import FloatArray, Operation
+from .plan import Plan, make_plan
+from .spec import ModelSpec
+from .wire import Frame, read_layout
+
+#: Plans kept for requests that look like earlier ones.
+KEPT_PLANS = 4096
+
+
+@dataclass
+class Statistics:
+    """What was done for a model since the server began."""
+
+    requests: int = 0
+    rows: int = 0
+    failures: int = 0
+    #: Rows (or cells of likelihoods) answered with nan or +inf.
+    nonfinite_rows: int = 0
+    model_seconds: float = 0.0
+
+
+class Served:
+    """One model; ``defaults`` are the server-side parameters (p,), nan where there is none."""
+
+    def __init__(self, handle: int, spec: ModelSpec, max_request_bytes: int) -> None:
+        self.handle = handle
+        self.spec = spec
+        self.defaults: FloatArray = spec.defaults
+        self.revision = 1
+        self.workers = 0
+        self.fingerprints: list[str] = []
+        self.statistics = Statistics()
+        self._max_request_bytes = max_request_bytes
+        self._plans: dict[tuple[int, int, int, bytes], Plan] = {}
+
+    def set_params(self, changes: Any) -> None:
+        """Changes server-side parameters, ``{name: value}``, and their revision."""
+        self.defaults = self.spec.change(self.defaults, changes)
+        self.revision += 1
+
+    def plan(self, frame: Frame, descriptors: bytes) -> Plan:
+        """How a request is worked on; `InvalidInput`, `NotOffered` or `TooLarge` where it is not."""
+        header = frame.header
+        key = (header.operation, header.flags, header.n_rows, descriptors)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = make_plan(self.spec, header, read_layout(header, frame.buffer, frame.start))
+            self._check_size(plan, header.payload)
+            if len(self._plans) >= KEPT_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        if not plan.has_params:
+            self._check_defaults(plan)
+        return plan
+
+    def _check_size(self, plan: Plan, payload: int) -> None:
+        size = payload * plan.rows // plan.part_rows
+        if size > self._max_request_bytes:
+            raise TooLarge(
+                f"a request of {plan.rows} rows, about {size} bytes; this server takes"
+                f" {self._max_request_bytes} (DEMOS_MAX_REQUEST_BYTES): split the request"
+            )
+
+    def _check_defaults(self, plan: Plan) -> None:
+        missing = [n for n, v in zip(self.spec.param_names, self.defaults.tolist(), strict=True) if math.isnan(v)]
+        if missing:
+            raise InvalidInput(
+                f"no params were given, and model {self.spec.name!r} has no default for {', '.join(missing)}:"
+                " give params, or set_params first"
+            )
+        if plan.operation is Operation.EVALUATE and plan.rows > 1:
+            raise InvalidInput(f"evaluate of {plan.rows} points without params")
+
+    def describe(self) -> dict[str, Any]:
+        """The answer to ``metadata``, for JSON."""
+        values = zip(self.spec.param_names, self.defaults.tolist(), strict=True)
+        return {
+            "handle": self.handle,
+            "spec": self.spec.to_dict(),
+            "revision": self.revision,
+            "params": {name: None if math.isnan(value) else value for name, value in values},
+            "workers": self.workers,
+            "fingerprints": self.fingerprints,
+            "max_request_bytes": self._max_request_bytes,
+            "statistics": asdict(self.statistics),
+        }

@@ -1,0 +1,342 @@
+"""The operations of a served model as requests: arguments checked, sent, and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .arguments import (
+    Params,
+    check_out,
+    count_part_rows,
+    describe_outside,
+    find_outside,
+    read_count,
+    read_params,
+    read_rows,
+    read_seed,
+)
+from .blocks import count_blocks, sum_pairwise
+from .connection import Connection
+from .differences import combine, make_stencil
+from .errors import InvalidInput, NotOffered
+from .future import Finish, Future
+from .messages import Array, Flag, FloatArray, Operation
+from .spec import ModelSpec
+from .streams import new_seed
+from .wire import PIECE_BYTES
+
+Progress = Callable[[int, int], object]
+
+
+class Submit:
+    """The operations of a model, each returning a `Future` at once; see `RemoteModel` for what they mean."""
+
+    def __init__(
+        self, connection: Connection, description: Mapping[str, Any], defaults: Callable[[], FloatArray]
+    ) -> None:
+        self._connection = connection
+        self._spec = ModelSpec.from_dict(description["spec"])
+        self._max_request_bytes = int(description["max_request_bytes"])
+        self._defaults = defaults
+        self.handle = int(description["handle"])
+        self.pinned_revision = 0
+
+    def log_density(
+        self,
+        x: Any,
+        params: Params = None,
+        *,
+        out: FloatArray | None = None,
+        strict: bool = False,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Future:
+        x, point, outside = self._read_x_params(x, params, strict=strict)
+        outs = None if out is None else [check_out(out, (len(x),))]
+        return self._start_rows(
+            Operation.LOG_DENSITY, x, point, outside, ((),), outs, lambda answers: answers[0], timeout, progress
+        )
+
+    def log_density_gradient(
+        self,
+        x: Any,
+        params: Params = None,
+        *,
+        wrt: str = "params",
+        method: str | None = None,
+        out: tuple[FloatArray, FloatArray] | None = None,
+        strict: bool = False,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Future:
+        if wrt not in ("params", "x"):
+            raise InvalidInput(f"wrt is {wrt!r}; it is 'params' or 'x'")
+        x, point, outside = self._read_x_params(x, params, strict=strict)
+        width = self._spec.n_params if wrt == "params" else self._spec.n_observables
+        outs = None
+        if out is not None:
+            outs = [check_out(out[0], (len(x),), "out[0]"), check_out(out[1], (len(x), width), "out[1]")]
+        if self._wants_differences(method, Operation.LOG_DENSITY_GRADIENT):
+            return self._by_differences(x, point, wrt, outs, timeout)
+        flags = Flag.WRT_X if wrt == "x" else Flag.NONE
+        return self._start_rows(
+            Operation.LOG_DENSITY_GRADIENT, x, point, outside, ((), (width,)), outs, tuple, timeout, progress, flags
+        )
+
+    def _by_differences(
+        self, x: FloatArray, point: FloatArray | None, wrt: str, outs: list[FloatArray] | None, timeout: float | None
+    ) -> Future:
+        n, spec = len(x), self._spec
+        if point is None:
+            point = self._defaults()
+        points = np.broadcast_to(point, (n, spec.n_params))
+        varied = points if wrt == "params" else x
+        stencil, steps = make_stencil(varied, *((spec.lower, spec.upper) if wrt == "params" else (None, None)))
+        copies = len(stencil) // max(n, 1)
+        if wrt == "params":
+            x, points = np.tile(x, (copies, 1)), stencil
+        else:
+            x, points = stencil, np.tile(points, (copies, 1))
+
+        def finish(answers: list[FloatArray]) -> tuple[FloatArray, ...]:
+            value, gradient = combine(answers[0].reshape(copies, n), steps)
+            for target, array in zip(outs or [], (value, gradient), strict=False):
+                target[...] = array
+            return tuple(outs) if outs else (value, gradient)
+
+        outside = find_outside(points, spec)
+        return self._start_rows(Operation.LOG_DENSITY, x, points, outside, ((),), None, finish, timeout, None)
+
+    def log_likelihood(
+        self,
+        x: Any,
+        params: Params = None,
+        *,
+        strict: bool = False,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Future:
+        return self._start_likelihood(
+            Operation.LOG_LIKELIHOOD, x, params, strict=strict, timeout=timeout, progress=progress
+        )
+
+    def log_likelihood_gradient(
+        self,
+        x: Any,
+        params: Params = None,
+        *,
+        method: str | None = None,
+        strict: bool = False,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Future:
+        if not self._wants_differences(method, Operation.LOG_LIKELIHOOD_GRADIENT):
+            return self._start_likelihood(
+                Operation.LOG_LIKELIHOOD_GRADIENT, x, params, strict=strict, timeout=timeout, progress=progress
+            )
+        point = read_params(params, self._spec)
+        point = self._defaults() if point is None else point
+        points = np.atleast_2d(point)
+        stencil, steps = make_stencil(points, self._spec.lower, self._spec.upper)
+
+        def finish(values: FloatArray) -> tuple[Any, FloatArray]:
+            value, gradient = combine(values.reshape(-1, len(points)), steps)
+            return (value[0], gradient[0]) if point.ndim == 1 else (value, gradient)
+
+        return self._start_likelihood(
+            Operation.LOG_LIKELIHOOD, x, stencil, strict=strict, timeout=timeout, progress=progress, then=finish
+        )
+
+    def sample(
+        self,
+        n: int,
+        params: Params = None,
+        *,
+        seed: int | None = None,
+        out: FloatArray | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Future:
+        n, point = read_count(n), self._read_inside(params)
+        if point is not None and point.ndim != 1:
+            raise InvalidInput(f"params has shape {point.shape}; sample takes one point (p,)")
+        width = self._spec.n_observables
+        outs = None if out is None else [check_out(out, (n, width))]
+        number = new_seed() if seed is None else read_seed(seed)
+        future = self._start(
+            Operation.SAMPLE, [] if point is None else [point], n, ((width,),), lambda a: a[0], outs, timeout, progress,
+            seed=number,
+        )  # fmt: skip
+        future.seed = number
+        return future
+
+    def evaluate(
+        self,
+        params: Params = None,
+        *,
+        out: FloatArray | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Future:
+        point = self._read_inside(params)
+        points = None if point is None else np.atleast_2d(point)
+        n, width = 1 if points is None else len(points), self._spec.n_outputs
+        is_one = point is None or point.ndim == 1
+        outs = None if out is None else [check_out(out, (width,) if is_one else (n, width)).reshape(n, width)]
+        return self._start(
+            Operation.EVALUATE, [] if points is None else [points], n, ((width,),),
+            lambda answers: answers[0][0] if is_one else answers[0], outs, timeout, progress,
+            row_bytes=8 * self._spec.n_params, n_per_row=1,
+        )  # fmt: skip
+
+    # ---- behind all of them ----------------------------------------------------------------------------------
+
+    def _read_x_params(self, x: Any, params: Params, *, strict: bool) -> tuple[FloatArray, FloatArray | None, Any]:
+        spec = self._spec
+        x = read_rows(x, "x", spec.n_observables, spec)
+        point = read_params(params, spec, n_rows=len(x))
+        outside = find_outside(point, spec)
+        if strict and point is not None and np.any(outside):
+            raise InvalidInput(describe_outside(point, spec))
+        return x, point, outside
+
+    def _read_inside(self, params: Params) -> FloatArray | None:
+        point = read_params(params, self._spec)
+        if point is not None and np.any(find_outside(point, self._spec)):
+            raise InvalidInput(describe_outside(point, self._spec))
+        return point
+
+    def _wants_differences(self, method: str | None, operation: Operation) -> bool:
+        if method not in (None, "finite-difference"):
+            raise InvalidInput(f"method is {method!r}; it is 'finite-difference', or left out")
+        if method is None and not self._spec.offers(operation):
+            raise NotOffered(
+                f"model {self._spec.name!r} offers no {operation.title}; it has {', '.join(self._spec.operations)}."
+                " method='finite-difference' computes gradients from densities"
+            )
+        return method is not None
+
+    def _start_rows(
+        self,
+        operation: Operation,
+        x: FloatArray,
+        point: FloatArray | None,
+        outside: Any,
+        widths: tuple[tuple[int, ...], ...],
+        outs: list[FloatArray] | None,
+        finish: Finish,
+        timeout: float | None,
+        progress: Progress | None,
+        flags: int = 0,
+    ) -> Future:
+        """A request of x and params, those rows left out that are outside the parameters' bounds."""
+        if outside is not False and outside.any():
+            assert point is not None
+            inside = np.flatnonzero(np.broadcast_to(~outside, len(x)))
+            finish = _scatter(inside, len(x), widths, outs, finish)
+            x, outs = np.ascontiguousarray(x[inside]), None
+            point = np.ascontiguousarray(point[inside]) if point.ndim == 2 else point
+        per_row = point is not None and point.ndim == 2
+        return self._start(
+            operation, [x] if point is None else [x, point], len(x), widths, finish, outs, timeout, progress,
+            flags=flags, n_per_row=1 + per_row, row_bytes=8 * (x.shape[1] + per_row * self._spec.n_params),
+        )  # fmt: skip
+
+    def _start_likelihood(
+        self,
+        operation: Operation,
+        x: Any,
+        params: Params,
+        *,
+        strict: bool,
+        timeout: float | None,
+        progress: Progress | None,
+        then: Callable[[Any], Any] | None = None,
+    ) -> Future:
+        spec = self._spec
+        x = read_rows(x, "x", spec.n_observables, spec)
+        point = read_params(params, spec)
+        outside = find_outside(point, spec)
+        if strict and point is not None and np.any(outside):
+            raise InvalidInput(describe_outside(point, spec))
+        is_one = point is None or point.ndim == 1
+        points = np.empty((1, 0)) if point is None else np.atleast_2d(point)
+        inside = np.flatnonzero(np.broadcast_to(~np.asarray(outside), len(points)))
+        n_blocks = count_blocks(len(x), spec.block_rows)
+        part_rows = count_part_rows(8 * x.shape[1], spec.block_rows, PIECE_BYTES)
+        is_block_major = part_rows < len(x)
+        widths: tuple[tuple[int, ...], ...] = ((),)
+        if operation is Operation.LOG_LIKELIHOOD_GRADIENT:
+            widths = ((), (spec.n_params,))
+
+        def finish(cells: list[FloatArray]) -> Any:
+            sums = []
+            for array, width in zip(cells, widths, strict=True):
+                total = np.full((len(points), *width), 0.0 if width else -np.inf)
+                shape = (n_blocks, len(inside)) if is_block_major else (len(inside), n_blocks)
+                blocks = array.reshape(*shape, *width)
+                with np.errstate(invalid="ignore"):  # +inf and -inf in different blocks
+                    total[inside] = sum_pairwise(blocks if is_block_major else blocks.swapaxes(0, 1))
+                sums.append(total)
+            if len(sums) == 2:
+                sums[1][np.isneginf(sums[0])] = 0.0
+            if then is not None:
+                return then(sums[0])
+            values = [total[0] for total in sums] if is_one else sums
+            return values[0] if len(values) == 1 else tuple(values)
+
+        return self._start(
+            operation, [x] if point is None else [x, points[inside]], len(x) if len(inside) else 0, widths, finish,
+            None, timeout, progress, flags=Flag.BLOCK_MAJOR if is_block_major else Flag.NONE,
+            n_units=n_blocks * len(inside), n_per_row=1, row_bytes=8 * x.shape[1],
+        )  # fmt: skip
+
+    def _start(
+        self,
+        operation: Operation,
+        arrays: list[Array],
+        n_rows: int,
+        widths: tuple[tuple[int, ...], ...],
+        finish: Finish,
+        outs: list[FloatArray] | None,
+        timeout: float | None,
+        progress: Progress | None,
+        *,
+        flags: int = 0,
+        seed: int = 0,
+        n_units: int | None = None,
+        n_per_row: int = 0,
+        row_bytes: int = 0,
+    ) -> Future:
+        """Sends a request, in parts where it is large; one of no rows is answered here."""
+        spec = self._spec
+        if not spec.offers(operation):
+            raise NotOffered(f"model {spec.name!r} offers no {operation.title}; it has {', '.join(spec.operations)}")
+        if n_rows == 0:
+            future = Future(self._connection, 0, n_units or 0, widths, finish, outs)
+            future.settle()
+            return future
+        return self._connection.start(
+            operation, arrays, n_rows, widths, finish, model=self.handle, n_units=n_units, flags=flags,
+            revision=self.pinned_revision, seed=seed, timeout=timeout, out=outs, progress=progress,
+            n_per_row=n_per_row, part_rows=count_part_rows(row_bytes, spec.block_rows, PIECE_BYTES) if row_bytes else 0,
+            max_bytes=self._max_request_bytes,
+        )  # fmt: skip
+
+
+def _scatter(
+    inside: Array, n: int, widths: tuple[tuple[int, ...], ...], outs: list[FloatArray] | None, finish: Finish
+) -> Finish:
+    """Puts the answers of those rows that travelled in their places: -inf, and gradient zero, for the others."""
+
+    def finish_all(answers: list[FloatArray]) -> Any:
+        whole = outs or [np.empty((n, *width)) for width in widths]
+        for target, answer in zip(whole, answers, strict=True):
+            target[...] = 0.0 if target.ndim == 2 else -np.inf
+            target[inside] = answer
+        return finish(whole)
+
+    return finish_all

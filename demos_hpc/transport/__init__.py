@@ -1,0 +1,45 @@
+"""How frames travel: in one process (`loopback`), between the ranks of one launch (`mpi`).
+
+A *link* is a two-way channel of frames between two processes; a *port* is where all links of a process end.
+Dispatcher, worker and client know these two protocols and nothing of what is behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..errors import DemosError
+from ..messages import Array
+from ..wire import Frame, Header, Layout, Packed
+
+
+class Link(Protocol):
+    """A two-way channel of frames to one peer."""
+
+    @property
+    def name(self) -> str:
+        """The peer, for messages: "rank 3 on node17"."""
+
+    def send(self, packed: Packed) -> None:
+        """Sends a frame, or several small ones joined; never blocks, and keeps what it needs until it is sent."""
+
+
+#: Where the arrays of a large frame are to be received: C-contiguous, of the layout's dtypes and shapes.
+Place = Callable[[Link, Header, Layout], list[Array]]
+
+#: What came in over a link: a frame, or the error that ends this link.
+Arrival = tuple[Link, Frame | DemosError]
+
+
+class Port(Protocol):
+    """Where all links of a process end."""
+
+    #: Set by a receiver that wants large arrays to land in their final place.
+    place: Place
+
+    def receive(self) -> list[Arrival]:
+        """Whatever has arrived, in order for each link; also moves along what is being sent."""
+
+    def wait(self, seconds: float) -> None:
+        """Returns when something may have arrived, and at the latest after ``seconds``."""

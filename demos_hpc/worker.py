@@ -1,0 +1,130 @@
+"""A worker: holds the model, computes chunks, answers each exactly once. Its verbs mirror the dispatcher's."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .errors import BadFrame, DemosError, InvalidInput, Status
+from .messages import GRADIENTS, Array, Failure, Flag, FloatArray, Kind, Offer, Operation, to_json
+from .model import LoadedModel, format_traceback
+from .transport import Link, Port
+from .wire import Frame, Header, Packed, pack
+
+#: Longest sleep between two looks, seconds; a ring ends it at once.
+LONGEST_WAIT = 1.0
+
+
+class Worker:
+    """Computes what comes over ``link``, one chunk after the other."""
+
+    def __init__(self, name: str, port: Port, link: Link) -> None:
+        self.name = name
+        self._port = port
+        self._link = link
+        self._model: LoadedModel | None = None
+        self._chunks: deque[Frame] = deque()
+        self._is_over = False
+
+    def offer(self, make_model: Callable[[], LoadedModel], fingerprint: str) -> None:
+        """Loads the model and tells the dispatcher what it is, or why there is none."""
+        try:
+            self._model = make_model()
+            offer = Offer(self.name, fingerprint, spec=self._model.spec.to_dict())
+        except DemosError as error:
+            trace = format_traceback(error) if error.__cause__ else ""
+            offer = Offer(self.name, fingerprint, failure=Failure.of(error, trace).to_dict())
+        self._link.send(pack(Kind.HELLO, [to_json(offer.to_dict())]))
+
+    def serve(self) -> None:
+        """Serves until the dispatcher says that it is over."""
+        while not self._is_over:
+            if not self.step():
+                self._port.wait(LONGEST_WAIT)
+
+    def step(self) -> bool:
+        """Takes what has arrived and computes one chunk; whether there was one."""
+        for _, arrived in self._port.receive():
+            if isinstance(arrived, DemosError):
+                raise arrived  # the dispatcher is no dispatcher
+            self._take(arrived)
+        if not self._chunks:
+            return False
+        self._link.send(self._compute(self._chunks.popleft()))
+        return True
+
+    def _take(self, frame: Frame) -> None:
+        kind = frame.header.kind
+        if kind == Kind.CHUNK:
+            self._chunks.append(frame)
+        elif kind == Kind.CANCEL:
+            for chunk in [c for c in self._chunks if c.header.id == frame.header.id]:
+                self._chunks.remove(chunk)
+                self._link.send(_pack_result(chunk.header, status=Status.CANCELLED))
+        elif kind == Kind.END:
+            self._is_over = True
+
+    def _compute(self, frame: Frame) -> Packed:
+        """The RESULT of a chunk, whatever happens."""
+        header = frame.header
+        start = time.perf_counter_ns()
+        try:
+            arrays = self._call(header, frame.arrays)
+        except DemosError as error:
+            trace = format_traceback(error) if error.__cause__ else ""
+            failure = Failure.of(type(error)(f"{error} ({self.name})"), trace)
+            return _pack_result(header, [to_json(failure.to_dict())], status=error.status)
+        spent = time.perf_counter_ns() - start
+        return _pack_result(header, arrays, nonfinite=_count_nonfinite(arrays[0]), nanoseconds=spent)
+
+    def _call(self, header: Header, arrays: list[Array]) -> list[FloatArray]:
+        model = self._model
+        if model is None:
+            raise InvalidInput("this worker has no model")
+        operation = header.operation
+        if operation == Operation.LOG_DENSITY:
+            return [model.log_density(*arrays)]
+        if operation == Operation.LOG_DENSITY_GRADIENT:
+            return model.log_density_gradient(*arrays, wrt_x=bool(header.flags & Flag.WRT_X))
+        if operation == Operation.SAMPLE:
+            return [model.sample(header.first_row, header.n_rows, arrays[0], header.seed)]
+        if operation == Operation.EVALUATE:
+            return [model.evaluate(arrays[0])]
+        if operation in (Operation.LOG_LIKELIHOOD, Operation.LOG_LIKELIHOOD_GRADIENT):
+            cells = model.log_likelihood_cells(*arrays, gradient=operation in GRADIENTS)
+            if header.flags & Flag.BLOCK_MAJOR:
+                cells = [np.ascontiguousarray(array.swapaxes(0, 1)) for array in cells]
+            return [array.reshape(header.n_rows, *array.shape[2:]) for array in cells]
+        raise BadFrame(f"a chunk with the unknown operation {operation}")
+
+
+def _pack_result(
+    header: Header, arrays: list[Any] | None = None, *, status: int = 0, nonfinite: int = 0, nanoseconds: int = 0
+) -> Packed:
+    return pack(
+        Kind.RESULT,
+        [np.ascontiguousarray(array) for array in arrays or []],
+        operation=header.operation,
+        status=status,
+        flags=header.flags,
+        model=header.model,
+        id=header.id,
+        first_row=header.first_row,
+        n_rows=header.n_rows,
+        revision=header.revision,
+        deadline_ms=nonfinite,
+        seed=nanoseconds,
+    )
+
+
+def _count_nonfinite(values: FloatArray) -> int:
+    """Rows with nan or +inf; -inf is a valid log-density."""
+    total = values.sum()
+    if total == total and total != np.inf:  # neither could be in a sum that is finite or -inf
+        return 0
+    bad = np.isnan(values) | np.isposinf(values)
+    return int(bad.reshape(len(values), -1).any(axis=1).sum())
