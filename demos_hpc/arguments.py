@@ -108,10 +108,3 @@ def read_seed(seed: Any) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         raise InvalidInput(f"seed is {seed!r}; it is an int from 0 to 2**64 - 1")
     return int(seed)
-
-
-def count_part_rows(row_bytes: int, block_rows: int, most_bytes: int) -> int:
-    """Rows of a part of a large request: whole blocks, at least one, and about ``most_bytes``."""
-    return block_rows * max(1, most_bytes // max(1, row_bytes * block_rows))
-
-

@@ -36,8 +36,9 @@ def sum_blocks(values: Array, block_rows: int) -> Array:
     """
     n = len(values)
     whole = n - n % block_rows
+    blocks = values[:whole].reshape(n // block_rows, block_rows, *values.shape[1:])
     # (blocks, ..., rows): rows last and contiguous, so that NumPy adds each block pairwise, in one fixed order.
-    full = np.ascontiguousarray(np.moveaxis(values[:whole].reshape(-1, block_rows, *values.shape[1:]), 1, -1))
+    full = np.ascontiguousarray(np.moveaxis(blocks, 1, -1))
     sums = full.sum(axis=-1)
     if whole == n:
         return sums

@@ -9,10 +9,10 @@ import numpy as np
 from .errors import InvalidInput
 from .events import Part, SendPart
 from .messages import Array, FloatArray, Flag, Kind, Operation
-from .plan import FLOAT64, Plan
+from .plan import Plan
 from .relay import pack_many, pass_on
 from .transport import Link
-from .wire import Frame, Packed, pack, read_layout
+from .wire import FLOAT64, Frame, Packed, pack, read_layout
 
 
 class Call:
@@ -84,8 +84,12 @@ class Call:
 
     @property
     def is_small(self) -> bool:
-        """Whether all of it lies in one buffer, parameters included."""
-        return self.first.is_inline and self.plan.has_params and self.plan.part_rows == self.plan.rows
+        """Whether it can be passed on as it is: all of it in one buffer, parameters included, and rows its units.
+
+        A likelihood's chunk counts cells, its request rows.
+        """
+        plan = self.plan
+        return self.first.is_inline and plan.has_params and plan.part_rows == plan.rows and not plan.is_likelihood
 
 
 class Batch:

@@ -10,7 +10,9 @@ import numpy as np
 
 from .arguments import Params
 from .connection import Connection
+from .likelihood import Likelihood
 from .messages import FloatArray, Operation
+from .samplers import SamplerPool
 from .spec import ModelSpec
 from .submit import Submit
 
@@ -89,6 +91,19 @@ class RemoteModel:
 
     log_prob = logpdf = logp = log_density
     rvs = sample
+
+    def likelihood(self, x: Any, **options: Any) -> Likelihood:
+        """The log-likelihood of the rows x (n, d) as a function of free parameters, for samplers and minimizers.
+
+        Options: free, names in the order of theta (all that are not fixed); fixed, ``{name: value}`` (by default
+        the server's parameters of now); log_prior, theta (k,) to float, which is added; log_prior_gradient, theta
+        (k,) to (k,); vectorized_prior, if both take points (m, k) at once; method, as of `log_likelihood_gradient`.
+        """
+        return Likelihood(self.submit, self.spec, self.params, x, **options)
+
+    def pool(self) -> SamplerPool:
+        """A pool with ``map``, for samplers that want one: points are spread over the model's workers."""
+        return SamplerPool(self)
 
     def metadata(self) -> dict[str, Any]:
         """Spec, server-side parameters and their revision, workers, limits, statistics."""

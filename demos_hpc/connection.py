@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,16 +11,16 @@ from .config import Config
 from .errors import BadFrame, DeadlineExceeded, DemosError, InternalError, ServerLost, TooLarge
 from .future import Finish, Future, Stream
 from .messages import Array, Failure, Flag, FloatArray, Kind, Operation, from_json, to_json
-from .plan import FLOAT64
 from .transport import Link, Port
 from .transport.buffers import Buffers
-from .wire import Frame, Header, Layout, pack
+from .wire import Frame, Header, Layout, Packed, pack
 
 #: Longest sleep between two looks, seconds; a ring ends it at once.
 LONGEST_WAIT = 1.0
 #: Seconds past its deadline after which a request is given up without the server's word on it.
 GRACE = 5.0
 _LONGEST_DEADLINE_MS = 2**32 - 1
+_REPLY, _FINAL = int(Kind.REPLY), int(Flag.FINAL)
 
 
 class Connection:
@@ -33,7 +31,7 @@ class Connection:
         self._link = link
         self._config = config
         self._thread = threading.get_ident()
-        self._ids = itertools.count(1)
+        self._last_id = 0
         self._futures: dict[int, Future] = {}
         self._streams: dict[int, Future] = {}
         self._lost: DemosError | None = None
@@ -44,40 +42,34 @@ class Connection:
 
     def start(
         self,
-        operation: Operation,
+        operation: int,
         arrays: Sequence[Array],
         n_rows: int,
+        n_units: int,
         widths: tuple[tuple[int, ...], ...],
         finish: Finish,
         *,
         model: int = 0,
-        n_units: int | None = None,
         flags: int = 0,
         revision: int = 0,
         seed: int = 0,
         timeout: float | None = None,
         out: list[FloatArray] | None = None,
-        progress: Callable[[int, int], object] | None = None,
         part_rows: int = 0,
         n_per_row: int = 0,
-        max_bytes: int = 2**63,
     ) -> Future:
-        """Sends a request; the answer has ``n_units`` rows (``n_rows`` if not given) of shapes ``widths``.
+        """Sends a request of ``n_rows``; the answer has ``n_units`` rows (or cells) of shapes ``widths``.
 
-        Where ``part_rows`` is less than ``n_rows``, the first ``n_per_row`` arrays travel in parts of so many rows.
+        Where ``part_rows`` is given and less than ``n_rows``, the first ``n_per_row`` arrays travel in parts of so
+        many rows.
         """
         self._check_usable()
-        size = sum(array.nbytes for array in arrays)
-        if size > max_bytes:
-            raise TooLarge(f"a request of {size} bytes; this server takes {max_bytes}: split the request")
         seconds = self._config.timeout if timeout is None else timeout
-        number = next(self._ids)
-        future = Future(self, number, n_rows if n_units is None else n_units, widths, finish, out)
-        future.progress = progress
-        future.deadline = time.monotonic() + seconds
+        number = self._last_id = self._last_id + 1
+        future = Future(self, number, time.monotonic() + seconds, n_units, widths, finish, out)
         if 0 < part_rows < n_rows:
             per_row, shared = arrays[:n_per_row], arrays[n_per_row:]
-            future.stream = self._cut(future, per_row, n_rows, part_rows, operation=operation, model=model)
+            future.stream = _cut(number, per_row, n_rows, part_rows, n_units / n_rows, operation=operation, model=model)
             self._streams[number] = future
             arrays = [*(array[:part_rows] for array in per_row), *shared]
         self._futures[number] = future
@@ -91,7 +83,7 @@ class Connection:
                 id=number,
                 n_rows=n_rows,
                 revision=revision,
-                deadline_ms=max(1, min(math.ceil(seconds * 1e3), _LONGEST_DEADLINE_MS)),
+                deadline_ms=min(int(seconds * 1e3) + 1, _LONGEST_DEADLINE_MS),
                 seed=seed,
             )
         )
@@ -100,9 +92,8 @@ class Connection:
     def ask(self, operation: Operation, question: dict[str, Any], **fields: int) -> Future:
         """Sends a question in JSON, whose answer is JSON or nothing."""
         self._check_usable()
-        number = next(self._ids)
-        future = Future(self, number, 0, (), _read_answer)
-        future.deadline = time.monotonic() + self._config.timeout
+        number = self._last_id = self._last_id + 1
+        future = Future(self, number, time.monotonic() + self._config.timeout, 0, (), _read_answer)
         self._futures[number] = future
         self._link.send(pack(Kind.REQUEST, [to_json(question)], operation=operation, id=number, n_rows=1, **fields))
         return future
@@ -118,34 +109,11 @@ class Connection:
             self._link.send(pack(Kind.GOODBYE))
             self._lose(ServerLost("this connection was closed"))
 
-    def _cut(
-        self, future: Future, arrays: Sequence[Array], n_rows: int, part_rows: int, **fields: int
-    ) -> Stream:
-        starts = range(part_rows, n_rows, part_rows)
-        parts = (
-            (
-                min(part_rows, n_rows - start),
-                pack(
-                    Kind.ROWS,
-                    [array[start : start + part_rows] for array in arrays],
-                    id=future.id,
-                    first_row=start,
-                    n_rows=min(part_rows, n_rows - start),
-                    **fields,
-                ),
-            )
-            for start in starts
-        )
-        row_bytes = sum(array.nbytes for array in arrays) // n_rows
-        return Stream(parts, part_rows, row_bytes, future.n_units / n_rows)
-
     def _push(self) -> None:
         """Sends what the window allows of large requests."""
         for future in list(self._streams.values()):
             stream = future.stream
-            if stream is None:
-                self._streams.pop(future.id, None)
-                continue
+            assert stream is not None
             rows_answered = future.n_answered / stream.units_per_row
             while (stream.rows_sent - rows_answered) * stream.row_bytes < self._config.window_bytes:
                 rows, packed = next(stream.parts, (0, None))
@@ -188,42 +156,48 @@ class Connection:
 
     def _take(self, frame: Frame) -> None:
         header = frame.header
+        future = self._futures.get(header.id)
+        if future is None or header.kind != _REPLY:
+            self._take_other(frame)
+        elif header.status:
+            self._settle(future, _read_failure(frame))
+        elif self._accept(future, frame):
+            future.nonfinite_rows += header.deadline_ms
+            if header.flags & _FINAL:
+                future.revision = header.revision
+                self._settle(future, None)
+
+    def _take_other(self, frame: Frame) -> None:
+        """The end of the service, a complaint about the link as a whole, or a late answer."""
+        header = frame.header
         if header.kind == Kind.END:
             self._lose(ServerLost("the server has ended"))
-            return
-        future = self._futures.get(header.id)
-        if header.kind != Kind.REPLY or future is None:
-            if header.status and header.id == 0:
-                self._lose(_read_failure(frame))
-            return  # late: the request was given up
-        if header.status:
-            self._settle(future, _read_failure(frame))
-            return
+        elif header.kind == Kind.REPLY and header.status and not header.id:
+            self._lose(_read_failure(frame))
+
+    def _accept(self, future: Future, frame: Frame) -> bool:
+        """Puts rows of an answer in their place; False where they have none."""
         arrays = frame.arrays
-        if future.widths:
-            if not _fits(future, header, [a.shape for a in arrays], [a.dtype for a in arrays]):
-                problem = f"rows {header.first_row} of {[a.shape for a in arrays]}, for {future.n_units} of {future.widths}"
-                self._settle(future, InternalError(f"the server answered request {future.id} with {problem}"))
-                return
-            if frame.is_inline:
-                future.take(header.first_row, arrays)
-            else:
-                future.n_answered += len(arrays[0])  # received in place
-                if future.progress is not None:
-                    future.progress(future.n_answered, future.n_units)
+        if not future.widths:
+            future.out = arrays
+            return True
+        header = frame.header
+        if not future.fits(header.first_row, [a.shape for a in arrays], [a.dtype for a in arrays]):
+            shapes = [array.shape for array in arrays]
+            problem = f"rows {header.first_row} of {shapes} instead of {future.n_units} of {future.widths}"
+            self._settle(future, InternalError(f"the server answered request {future.id} with {problem}"))
+            return False
+        if frame.is_inline:
+            future.take(header.first_row, arrays)
         else:
-            future.out = list(arrays)
-        future.nonfinite_rows += header.deadline_ms
-        if header.flags & Flag.FINAL:
-            future.revision = header.revision
-            self._settle(future, None)
+            future.count(len(arrays[0]))  # received in place
+        return True
 
     def _place(self, link: Link, header: Header, layout: Layout) -> list[Array]:
         """Large answers are received straight into the caller's arrays."""
-        future = self._futures.get(header.id)
-        if future is None or header.status or not _fits(future, header, layout.shapes, layout.dtypes):
+        future, first = self._futures.get(header.id), header.first_row
+        if future is None or header.status or not future.fits(first, layout.shapes, layout.dtypes):
             return self._scratch.place(link, header, layout)
-        first = header.first_row
         return [array[first : first + shape[0]] for array, shape in zip(future.room(), layout.shapes, strict=True)]
 
     def _settle(self, future: Future, error: DemosError | None) -> None:
@@ -244,16 +218,18 @@ class Connection:
             raise type(self._lost)(str(self._lost))
 
 
-def _fits(future: Future, header: Header, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[Any]) -> bool:
-    first, widths = header.first_row, future.widths
-    if len(shapes) != len(widths) or not shapes[0]:
-        return False
-    count = shapes[0][0]
-    return (
-        first + count <= future.n_units
-        and all(shape == (count, *width) for shape, width in zip(shapes, widths, strict=True))
-        and all(dtype == FLOAT64 for dtype in dtypes)
-    )
+def _cut(
+    id_: int, arrays: Sequence[Array], n_rows: int, part_rows: int, units_per_row: float, **fields: int
+) -> Stream:
+    """The parts of a request behind its first frame."""
+
+    def pack_part(start: int) -> tuple[int, Packed]:
+        rows = min(part_rows, n_rows - start)
+        part = [array[start : start + rows] for array in arrays]
+        return rows, pack(Kind.ROWS, part, id=id_, first_row=start, n_rows=rows, **fields)
+
+    row_bytes = sum(array.nbytes for array in arrays) // n_rows
+    return Stream(map(pack_part, range(part_rows, n_rows, part_rows)), part_rows, row_bytes, units_per_row)
 
 
 def _read_failure(frame: Frame) -> DemosError:

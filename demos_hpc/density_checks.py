@@ -14,7 +14,7 @@ from .verdict import failed, skipped
 #: A quadrature whose error is larger says nothing.
 _USELESS = 1e-2
 #: A false alarm must lie this many estimated errors away: the estimates are of the right size, not exact.
-_MARGIN = 10.0
+_MARGIN = 30.0
 #: Rows of a finite-difference comparison, and how many of them must disagree: one may lie on a kink.
 _ROWS, _DISAGREE = 32, 3
 #: Steps of the differences, each a third of the one before: from a tenth of a scale to 1e-12 of it.
@@ -132,7 +132,9 @@ def _make_line(
         scale = max(0.1 * float(high - low), natural) or 0.1
 
         def along_x(h: float) -> tuple[FloatArray, FloatArray]:
-            return subject.log_density(x + h * direction, point), subject.log_density(x - h * direction, point)
+            return _stay_inside(subject, x, x + h * direction, point), _stay_inside(
+                subject, x, x - h * direction, point
+            )
 
         return along_x, scale, np.abs(x[:, j])
     room = min(point[j] - subject.spec.lower[j], subject.spec.upper[j] - point[j])
@@ -142,6 +144,12 @@ def _make_line(
         return subject.log_density(x, point + h * direction), subject.log_density(x, point - h * direction)
 
     return along_params, scale, np.full(len(x), abs(point[j]))
+
+
+def _stay_inside(subject: Subject, x: FloatArray, moved: FloatArray, point: FloatArray) -> FloatArray:
+    """log_density of rows that were moved, nan where that was out of the support."""
+    inside = ((moved >= subject.lower) & (moved <= subject.upper)).all(axis=1)
+    return np.where(inside, subject.log_density(np.where(inside[:, np.newaxis], moved, x), point), np.nan)
 
 
 def differentiate(line: Line, scale: float, value: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:

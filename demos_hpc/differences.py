@@ -24,11 +24,11 @@ def make_stencil(
     ahead, behind = points + step, points - step
     if lower is not None and upper is not None:
         ahead, behind = np.minimum(ahead, upper), np.maximum(behind, lower)
-    stencil = np.tile(points, (1 + 2 * k, 1, 1)).reshape(1 + 2 * k, n, k)
+    stencil = np.repeat(points[np.newaxis], 1 + 2 * k, axis=0)
     for i in range(k):
         stencil[1 + 2 * i, :, i] = ahead[:, i]
         stencil[2 + 2 * i, :, i] = behind[:, i]
-    return stencil.reshape(-1, k), np.stack([ahead - points, points - behind])
+    return stencil.reshape((1 + 2 * k) * n, k), np.stack([ahead - points, points - behind])
 
 
 def combine(values: FloatArray, steps: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -203,8 +203,7 @@ class Dispatcher:
                 f"the parameters of model {served.spec.name!r} have revision {served.revision} now;"
                 f" this client pinned {header.revision}"
             )
-        descriptors = frame.descriptors
-        plan = served.plan(frame, descriptors)
+        plan = served.plan(frame)
         self._last_number += 1
         number = peer.calls[header.id] = self._last_number
         self._calls[number] = Call(peer.link, frame, plan, served.defaults, served.revision)
@@ -220,9 +219,9 @@ class Dispatcher:
             header.model,
             header.operation,
             plan.units,
-            plan.units_in(plan.part_rows),
+            plan.first_units,
             deadline,
-            plan.merge_key(header, served.revision, descriptors) if frame.is_inline else None,
+            plan.merge_key(served.revision) if frame.is_inline else None,
             plan.period,
             plan.limit,
             plan.block,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from .errors import Cancelled, DemosError
 from .messages import FloatArray
-from .wire import Packed
+from .wire import FLOAT64, Packed
 
 #: The pieces of an answer, put together as the caller wants them.
 Finish = Callable[[list[FloatArray]], Any]
@@ -50,38 +50,37 @@ class Future:
     +inf; both are known when it is done. ``seed`` is that of a sample.
     """
 
-    __slots__ = (
-        "_callbacks", "_finish", "_waiter", "deadline", "error", "id", "is_done", "n_answered", "n_units",
-        "nonfinite_rows", "out", "progress", "revision", "seed", "stream", "value", "widths",
-    )  # fmt: skip
+    error: DemosError | None = None
+    value: Any = None
+    revision = 0
+    nonfinite_rows = 0
+    seed = 0
+    is_done = False
+    #: Rows (or cells) of the answer that have come.
+    n_answered = 0
+    progress: Callable[[int, int], object] | None = None
+    stream: Stream | None = None
+    _callbacks: tuple[Callable[[Future], object], ...] = ()
 
     def __init__(
         self,
         waiter: Waiter,
         id_: int,
+        deadline: float,
         n_units: int,
         widths: tuple[tuple[int, ...], ...],
         finish: Finish,
         out: list[FloatArray] | None = None,
     ) -> None:
         self._waiter = waiter
-        self._finish = finish
-        self._callbacks: list[Callable[[Future], object]] = []
         self.id = id_
+        #: On the monotonic clock.
+        self.deadline = deadline
         #: Rows (or cells) of the whole answer, and the shape of one row of each of its arrays.
         self.n_units = n_units
         self.widths = widths
+        self._finish = finish
         self.out = out
-        self.n_answered = 0
-        self.deadline = 0.0
-        self.stream: Stream | None = None
-        self.progress: Callable[[int, int], object] | None = None
-        self.is_done = False
-        self.error: DemosError | None = None
-        self.value: Any = None
-        self.revision = 0
-        self.nonfinite_rows = 0
-        self.seed = 0
 
     def __repr__(self) -> str:
         state = "done" if self.is_done else f"{self.n_answered} of {self.n_units} rows answered"
@@ -135,7 +134,7 @@ class Future:
         if self.is_done:
             function(self)
         else:
-            self._callbacks.append(function)
+            self._callbacks = (*self._callbacks, function)
 
     # ---- for the connection ---------------------------------------------------------------------------------
 
@@ -145,27 +144,41 @@ class Future:
             self.out = [np.empty((self.n_units, *width)) for width in self.widths]
         return self.out
 
+    def fits(
+        self, first: int, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype[np.generic]]
+    ) -> bool:
+        """Whether arrays of these shapes are rows ``first`` and on of the answer."""
+        if len(shapes) != len(self.widths) or not shapes[0]:
+            return False
+        count = shapes[0][0]
+        for shape, width, dtype in zip(shapes, self.widths, dtypes, strict=True):
+            if shape[0] != count or shape[1:] != width or dtype != FLOAT64:
+                return False
+        return first + count <= self.n_units
+
     def take(self, first: int, arrays: list[FloatArray]) -> None:
-        """Rows ``first`` and on of the answer have come, of the right shapes."""
+        """Rows ``first`` and on of the answer have come."""
         count = len(arrays[0])
-        self.n_answered += count
         if self.out is None and count == self.n_units:
             self.out = arrays
         else:
             for target, array in zip(self.room(), arrays, strict=True):
                 target[first : first + count] = array
+        self.count(count)
+
+    def count(self, rows: int) -> None:
+        """So many rows more of the answer are in their place."""
+        self.n_answered += rows
         if self.progress is not None:
             self.progress(self.n_answered, self.n_units)
 
     def settle(self, error: DemosError | None = None) -> None:
         """It is over, with an answer or an error."""
         self.is_done = True
-        self.stream = None
         if error is None:
-            self.value = self._finish(self.room())
+            self.value = self._finish(self.out if self.out is not None else self.room())
         else:
             self.error = error
         self.out = None
-        callbacks, self._callbacks = self._callbacks, []
-        for function in callbacks:
+        for function in self._callbacks:
             function(self)

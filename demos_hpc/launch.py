@@ -105,8 +105,7 @@ class Launch:
         """Ends MPI, together with all other ranks."""
         from .transport import mpi
 
-        while self.port.is_sending:
-            self.port.receive()
+        while not self.port.is_sent():
             self.port.wait(1.0)
         self._bell.close()
         mpi.finalize()
@@ -155,8 +154,7 @@ def _take_roll(world: World, links: Sequence[Link], hello: Hello, timeout: float
     welcome = Welcome([h.to_dict() for h in everybody], os.urandom(8).hex())
     for link in links:
         link.send(pack(Kind.WELCOME, [to_json(welcome.to_dict())]))
-    while world.port.is_sending:  # a large welcome moves only while both sides look
-        world.port.receive()
+    while not world.port.is_sent():  # a large welcome moves only while both sides look
         time.sleep(ROLL_PAUSE)
     return welcome
 

@@ -48,8 +48,34 @@ class Model(Protocol):
         """A forward map: params (m, p) to (m, q)."""
 
 
+#: The models that come with this package, by their short names.
+BUNDLED = {
+    "nu_atm": "demos_hpc.models.neutrino:AtmosphericNeutrino",
+    "nu_atm_prem": "demos_hpc.models.neutrino:AtmosphericNeutrinoPrem",
+}
+
+
+def find(path: str) -> tuple[str, str]:
+    """The file or module, and the name in it, that ``path`` stands for; nothing is imported yet.
+
+    Raises
+    ------
+    ModelNotFound
+        Where ``path`` is none, or the file does not exist.
+    """
+    place, _, name = BUNDLED.get(path, path).rpartition(":")
+    if not place or not name:
+        raise ModelNotFound(
+            f"model {path!r}: write file.py:Class or package.module:Class, or the short name of a model that comes with"
+            f" demos-hpc: {', '.join(BUNDLED)}"
+        )
+    if place.endswith(".py") and not Path(place).is_file():
+        raise ModelNotFound(f"model file {place!r} does not exist (from {Path.cwd()})")
+    return place, name
+
+
 def load(path: str) -> LoadedModel:
-    """The model that ``path`` names: ``file.py:Class``, ``package.module:Class``.
+    """The model that ``path`` names: ``file.py:Class``, ``package.module:Class``, or a short name of `BUNDLED`.
 
     Raises
     ------
@@ -58,17 +84,13 @@ def load(path: str) -> LoadedModel:
     ModelFailed
         Where it exists and raises; its traceback is the cause.
     """
-    place, _, name = path.rpartition(":")
-    if not place:
-        raise ModelNotFound(f"model {path!r}: write file.py:Class or package.module:Class")
+    place, name = find(path)
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except ModuleNotFoundError as error:
         if place.endswith(".py") or error.name != place:
             raise ModelFailed(f"model {path!r} needs the module {error.name!r}, which is not installed") from error
         raise ModelNotFound(f"model {path!r}: there is no module {place!r}") from None
-    except ModelNotFound:
-        raise
     except Exception as error:
         raise ModelFailed(f"model {path!r} could not be imported: {type(error).__name__}: {error}") from error
     made = getattr(module, name, None)
@@ -84,8 +106,6 @@ def load(path: str) -> LoadedModel:
 
 
 def _load_file(path: Path) -> Any:
-    if not path.is_file():
-        raise ModelNotFound(f"model file {str(path)!r} does not exist (from {Path.cwd()})")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -133,13 +153,13 @@ class LoadedModel:
 
     def log_density(self, x: FloatArray, params: FloatArray) -> FloatArray:
         """x (n, d), params (p,) or (n, p) to (n,) float64."""
-        return self._by_rows("log_density", x, params, [()])[0]
+        return self._by_rows("log_density", x, params, ((),))[0]
 
     def log_density_gradient(self, x: FloatArray, params: FloatArray, *, wrt_x: bool = False) -> list[FloatArray]:
         """Value (n,) and gradient (n, p), or (n, d) with respect to x; zero where the value is -inf."""
         width = self.spec.n_observables if wrt_x else self.spec.n_params
         method = "log_density_gradient_x" if wrt_x else "log_density_gradient"
-        value, gradient = self._by_rows(method, x, params, [(), (width,)])
+        value, gradient = self._by_rows(method, x, params, ((), (width,)))
         outside = np.isneginf(value)
         if outside.any():
             gradient = np.where(outside[:, np.newaxis], 0.0, gradient)
@@ -176,18 +196,19 @@ class LoadedModel:
         return out
 
     def _by_rows(
-        self, method: str, x: FloatArray, params: FloatArray, shapes: list[tuple[int, ...]]
+        self, method: str, x: FloatArray, params: FloatArray, widths: tuple[tuple[int, ...], ...]
     ) -> list[FloatArray]:
-        """Calls a method of (x, params) and checks its results, each (n, *shape)."""
+        """Calls a method of (x, params) and checks its results, each (n, *width)."""
+        spec = self.spec
+        if spec.row_independent and (spec.params_per_row or params.ndim == 1):
+            return self._results(method, self._call(method, x, params), len(x), widths)
         runs = list(self._runs(len(x)))
-        if params.ndim == 2 and not self.spec.params_per_row:
+        if params.ndim == 2 and not spec.params_per_row:
             runs = [piece for run in runs for piece in _equal_runs(params, run)]
-        if len(runs) == 1 and not (params.ndim == 2 and not self.spec.params_per_row):
-            return self._results(method, self._call(method, x, params), len(x), shapes)
-        out = [np.empty((len(x), *shape)) for shape in shapes]
+        out = [np.empty((len(x), *width)) for width in widths]
         for run in runs:
-            point = params if params.ndim == 1 else params[run] if self.spec.params_per_row else params[run.start]
-            got = self._results(method, self._call(method, x[run], point), run.stop - run.start, shapes)
+            point = params if params.ndim == 1 else params[run] if spec.params_per_row else params[run.start]
+            got = self._results(method, self._call(method, x[run], point), run.stop - run.start, widths)
             for array, part in zip(out, got, strict=True):
                 array[run] = part
         return out
@@ -206,12 +227,12 @@ class LoadedModel:
         except Exception as error:
             raise ModelFailed(f"{method}() of model {self.spec.name!r} raised {type(error).__name__}: {error}") from error
 
-    def _results(self, method: str, got: Any, n: int, shapes: list[tuple[int, ...]]) -> list[FloatArray]:
-        if len(shapes) == 1:
-            return [self._checked(method, got, (n, *shapes[0]))]
-        if not isinstance(got, tuple | list) or len(got) != len(shapes):
+    def _results(self, method: str, got: Any, n: int, widths: tuple[tuple[int, ...], ...]) -> list[FloatArray]:
+        if len(widths) == 1:
+            return [self._checked(method, got, (n, *widths[0]))]
+        if not isinstance(got, tuple | list) or len(got) != len(widths):
             raise ModelFailed(f"{method}() of model {self.spec.name!r} returned no pair (value, gradient)")
-        return [self._checked(method, part, (n, *shape)) for part, shape in zip(got, shapes, strict=True)]
+        return [self._checked(method, part, (n, *width)) for part, width in zip(got, widths, strict=True)]
 
     def _checked(self, method: str, got: Any, shape: tuple[int, ...]) -> FloatArray:
         if type(got) is np.ndarray and got.dtype == np.float64 and got.shape == shape:
@@ -237,5 +258,13 @@ def _equal_runs(params: FloatArray, run: slice) -> Iterator[slice]:
 
 
 def format_traceback(error: BaseException) -> str:
-    """The traceback of the model's own exception, for the caller far away."""
-    return "".join(traceback.format_exception(error.__cause__ or error))
+    """The traceback of the model's own exception, for the caller far away; it begins where the model's code does."""
+    cause = error.__cause__ or error
+    trace = cause.__traceback__
+    while trace is not None and trace.tb_next is not None and _is_ours(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(cause), cause, trace))
+
+
+def _is_ours(filename: str) -> bool:
+    return filename == __file__ or filename.startswith("<frozen importlib") or filename == importlib.__file__

@@ -7,15 +7,14 @@ The client checks the same things with better words before anything travels; thi
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .blocks import count_blocks
 from .errors import InvalidInput, NotOffered
 from .messages import GRADIENTS, LIKELIHOODS, Flag, Operation
 from .spec import ModelSpec
-from .wire import DTYPES, PIECE_BYTES, Header, Layout
+from .wire import FLOAT64, PIECE_BYTES, Header, Layout
 
-FLOAT64 = DTYPES[1]
 #: Operations whose first array is x; those of the others is params.
 _OF_X = frozenset(
     {
@@ -29,13 +28,13 @@ _OF_X = frozenset(
 MERGED_ROWS = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # made once for each layout of requests, and compared as such
 class Plan:
     """How one request is worked on.
 
     ``rows`` counts the whole request, ``part_rows`` those in its first frame; ``has_params`` is False where the
     server's own parameters are meant. ``unit_rows`` rows are one unit; of a likelihood the units are cells,
-    ``points`` x ``n_blocks`` of them.
+    ``points`` x ``n_blocks`` of them. A chunk that kills workers is cut into runs of ``block`` units.
     """
 
     operation: Operation
@@ -48,32 +47,31 @@ class Plan:
     n_blocks: int
     is_block_major: bool
     merges: bool
+    block: int
     #: Bytes that one unit's answer takes.
     unit_bytes: int
-    #: Units that one innocent-until-proven block has (`scheduler`).
-    block: int
+    is_likelihood: bool = field(init=False)
+    units: int = field(init=False)
+    #: Units in the first frame.
+    first_units: int = field(init=False)
+    #: Cells in one row of cells (`blocks.limit_run`).
+    period: int = field(init=False)
+    #: Units that no chunk crosses: those of one arriving part, or as many as make a large answer.
+    limit: int = field(init=False)
 
-    @property
-    def is_likelihood(self) -> bool:
-        return self.operation in LIKELIHOODS
+    def __post_init__(self) -> None:
+        def fix(**values: int) -> None:
+            for name, value in values.items():
+                object.__setattr__(self, name, value)
 
-    @property
-    def units(self) -> int:
-        return self.points * self.n_blocks if self.is_likelihood else count_blocks(self.rows, self.unit_rows)
-
-    @property
-    def period(self) -> int:
-        """Cells in one row of cells (`blocks.limit_run`)."""
-        if not self.is_likelihood:
-            return 1
-        return self.points if self.is_block_major else self.n_blocks
-
-    @property
-    def limit(self) -> int:
-        """Units that no chunk crosses: those of one arriving part, or as many as make a large answer."""
-        if self.part_rows < self.rows:
-            return self.units_in(self.part_rows)
-        return max(1, PIECE_BYTES // max(self.unit_bytes, 1))
+        fix(is_likelihood=self.operation in LIKELIHOODS)
+        cells = self.points * self.n_blocks
+        fix(units=cells if self.is_likelihood else count_blocks(self.rows, self.unit_rows))
+        fix(first_units=self.units_in(self.part_rows))
+        period = self.points if self.is_block_major else self.n_blocks
+        fix(period=period if self.is_likelihood else 1)
+        most = max(1, PIECE_BYTES // max(self.unit_bytes, 1))
+        fix(limit=self.first_units if self.part_rows < self.rows else most)
 
     def units_in(self, rows: int) -> int:
         """Units in a part of ``rows`` rows."""
@@ -99,11 +97,11 @@ class Plan:
             return 0, self.points
         return first % self.points, first % self.points + count
 
-    def merge_key(self, header: Header, revision: int, descriptors: bytes) -> Hashable:
+    def merge_key(self, revision: int) -> Hashable:
         """Equal for requests that may share a chunk; None for one that may not."""
         if not self.merges:
             return None
-        return header.operation, header.flags, 0 if self.has_params else revision, descriptors
+        return self if self.has_params else (self, revision)
 
 
 def make_plan(spec: ModelSpec, header: Header, layout: Layout) -> Plan:

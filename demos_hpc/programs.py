@@ -86,17 +86,24 @@ def serve(model: str, config: Config) -> None:
     launch.leave()
 
 
-def run_analysis(script: str, arguments: list[str], config: Config) -> None:
-    """Runs a script as one rank of a launch, as ``python script arguments`` would."""
-    launch = Launch("client", " ".join([script, *arguments]), config)
+def is_analysis() -> bool:
+    """Whether this process is an analysis of a launch, so that `connect` finds the models that are served there."""
+    return bool(_running)
+
+
+def run_analysis(command: list[str], config: Config) -> None:
+    """Runs an analysis as one rank of a launch, as ``python command`` would.
+
+    ``command`` is a script and its arguments, or ``-m``, a module and its arguments.
+    """
+    launch = Launch("client", " ".join(command), config)
     analysis = Analysis(launch)
     _running.append(analysis)
-    if not Path(script).is_file():
+    script = " ".join(command[: 1 + (command[0] == "-m")])
+    if command[0] != "-m" and not Path(script).is_file():
         launch.abort(f"there is no script {script!r} (from {Path.cwd()})", 2)
-    sys.argv = [script, *arguments]
-    sys.path.insert(0, str(Path(script).resolve().parent))
     try:
-        runpy.run_path(script, run_name="__main__")
+        _run(command)
     except SystemExit as error:
         if error.code not in (None, 0):
             _give_up(launch, script, error)
@@ -112,6 +119,16 @@ def run_analysis(script: str, arguments: list[str], config: Config) -> None:
         )
     _say_goodbye(launch)
     launch.leave()
+
+
+def _run(command: list[str]) -> None:
+    if command[0] == "-m":
+        sys.argv = command[1:]
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = command
+        sys.path.insert(0, str(Path(command[0]).resolve().parent))
+        runpy.run_path(command[0], run_name="__main__")
 
 
 def _give_up(launch: Launch, script: str, error: BaseException) -> NoReturn:

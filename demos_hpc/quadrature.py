@@ -324,9 +324,9 @@ def _refine(box: Box, points: FloatArray, target: float, max_rows: int) -> Integ
         # A cell whose nodes see much less than its points do has missed something, however stable its integral.
         known = np.full(len(mass), -np.inf)
         np.maximum.at(known, owner, height)
-        with np.errstate(invalid="ignore"):
-            missed = (known - seen > math.log(4)) & (known + np.log((high - low).prod(axis=1)) > math.log(target / 1e3))
-        error = np.where(missed, np.inf, change)
+        with np.errstate(invalid="ignore", over="ignore"):
+            at_most = np.exp(known) * (high - low).prod(axis=1)
+            error = np.where(known - seen > math.log(4), np.maximum(change, at_most), change)
         chosen = _worst(error, target / 2)
         if not np.isinf(change).any():  # the first halving is what gives errors at all: it is always done
             chosen = chosen[: max(0, (max_rows - box.rows) // (len(grid) * len(halves)))]

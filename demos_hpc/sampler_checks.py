@@ -142,8 +142,8 @@ def _compare_steps(subject: Subject, k: int) -> str:
     low, high = np.quantile(draws[: len(draws) // 4], [0.16, 0.84], axis=0)
     start = draws[len(draws) // 4 :]
     sweeps = max(1, min(8, subject.max_rows // (len(start) * d)))
-    x, height = start.copy(), subject.log_density(start, point)
-    before, moved = height.copy(), np.zeros(len(start), dtype=bool)
+    before = subject.log_density(start, point)
+    x, height, moved = start.copy(), before.copy(), np.zeros(len(start), dtype=bool)
     for _ in range(sweeps):
         for j in range(d):
             tried = x.copy()
@@ -160,17 +160,20 @@ def _compare_steps(subject: Subject, k: int) -> str:
     columns = [(names[j], start[:, j], x[:, j]) for j in range(d)] + [("log P", before, height)]
     ranks = [_rank_jointly(a, b) for _, a, b in columns]
     compared = [(f"the position of {name}", r) for (name, _, _), r in zip(columns, ranks, strict=True)]
-    compared += [(f"the width of {name}", 3 * r**2 - 1) for (name, _, _), r in zip(columns[:d], ranks[:d], strict=True)]
-    compared += [
-        (f"the correlation of {names[i]} and {names[j]}", ranks[i] * ranks[j])
-        for i, j in combinations(range(min(d, 8)), 2)
-    ]
+    for name, r in zip(names, ranks, strict=False):
+        # Legendre polynomials of the rank: bounded, and uncorrelated with one another.
+        compared += [(f"the width of {name}", (3 * r**2 - 1) / 2), (f"the skewness of {name}", (5 * r**3 - 3 * r) / 2)]
+    pairs = combinations(range(min(d, 8)), 2)
+    compared += [(f"the correlation of {names[i]} and {names[j]}", ranks[i] * ranks[j]) for i, j in pairs]
+    shifts = []
     for what, (old, new) in compared:
         change = new - old
-        error = float(change.std()) / math.sqrt(len(change))
-        if abs(change.mean()) > (_SIGMAS + math.log10(len(compared))) * error + 1e-12:
-            return f"Metropolis steps shift {what} by {change.mean() / error:+.1f} standard errors"
-    return ""
+        # The small number is for what does not change at all, but for rounding.
+        shifts.append((float(change.mean() / (change.std() / math.sqrt(len(change)) + 1e-12)), what))
+    shift, what = max(shifts, key=lambda pair: abs(pair[0]))
+    if abs(shift) < _SIGMAS + math.log10(len(shifts)):
+        return ""
+    return f"Metropolis steps shift {what} by {shift:+.1f} standard errors"
 
 
 def _rank_jointly(old: FloatArray, new: FloatArray) -> FloatArray:

@@ -47,10 +47,10 @@ class Served:
         self.defaults = self.spec.change(self.defaults, changes)
         self.revision += 1
 
-    def plan(self, frame: Frame, descriptors: bytes) -> Plan:
+    def plan(self, frame: Frame) -> Plan:
         """How a request is worked on; `InvalidInput`, `NotOffered` or `TooLarge` where it is not."""
         header = frame.header
-        key = (header.operation, header.flags, header.n_rows, descriptors)
+        key = (header.operation, header.flags, header.n_rows, frame.descriptors)
         plan = self._plans.get(key)
         if plan is None:
             plan = make_plan(self.spec, header, read_layout(header, frame.buffer, frame.start))
@@ -71,12 +71,7 @@ class Served:
             )
 
     def _check_defaults(self, plan: Plan) -> None:
-        missing = [n for n, v in zip(self.spec.param_names, self.defaults.tolist(), strict=True) if math.isnan(v)]
-        if missing:
-            raise InvalidInput(
-                f"no params were given, and model {self.spec.name!r} has no default for {', '.join(missing)}:"
-                " give params, or set_params first"
-            )
+        self.spec.check_complete(self.defaults)
         if plan.operation is Operation.EVALUATE and plan.rows > 1:
             raise InvalidInput(f"evaluate of {plan.rows} points without params")
 

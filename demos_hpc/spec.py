@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -131,15 +132,15 @@ class ModelSpec:
             raise InvalidInput(f"model {self.name!r}: uuid {self.uuid!r} is not a UUID") from None
         object.__setattr__(self, "uuid", str(own))
 
-    @property
+    @cached_property
     def n_params(self) -> int:
         return len(self.parameters)
 
-    @property
+    @cached_property
     def n_observables(self) -> int:
         return len(self.observables)
 
-    @property
+    @cached_property
     def n_outputs(self) -> int:
         return len(self.outputs)
 
@@ -159,6 +160,7 @@ class ModelSpec:
 
     @cached_property
     def is_bounded(self) -> bool:
+        """Whether any parameter has a bound."""
         return bool(np.isfinite(self.lower).any() or np.isfinite(self.upper).any())
 
     @property
@@ -166,8 +168,20 @@ class ModelSpec:
         """Default values of the parameters, (p,) float64, nan where there is none."""
         return np.array([math.nan if p.default is None else p.default for p in self.parameters], dtype=np.float64)
 
+    @cached_property
+    def _offered(self) -> frozenset[Operation]:
+        return frozenset(op for op in Operation if op.title in self.operations)
+
     def offers(self, operation: Operation) -> bool:
-        return operation.title in self.operations
+        return operation in self._offered
+
+    def check_complete(self, params: FloatArray) -> None:
+        """`InvalidInput` where a server-side parameter of params (p,) has no value, which is nan."""
+        if missing := [name for name, value in zip(self.param_names, params.tolist(), strict=True) if value != value]:
+            raise InvalidInput(
+                f"no params were given, and model {self.name!r} has no default for {', '.join(missing)}:"
+                " give params, or set_params first"
+            )
 
     def change(self, params: FloatArray, changes: Any) -> FloatArray:
         """A copy of params (p,) with ``changes``, ``{name: value}``; `InvalidInput` where one does not fit."""
@@ -178,7 +192,8 @@ class ModelSpec:
         changed = params.copy()
         for name, value in changes.items():
             index = self.param_names.index(name)
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+            is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            if not is_number or not -sys.float_info.max <= value <= sys.float_info.max:
                 raise InvalidInput(f"parameter {name!r} is {value!r}; it is a finite number")
             if not self.lower[index] <= value <= self.upper[index]:
                 raise InvalidInput(

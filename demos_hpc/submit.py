@@ -10,7 +10,6 @@ import numpy as np
 from .arguments import (
     Params,
     check_out,
-    count_part_rows,
     describe_outside,
     find_outside,
     read_count,
@@ -21,7 +20,7 @@ from .arguments import (
 from .blocks import count_blocks, sum_pairwise
 from .connection import Connection
 from .differences import combine, make_stencil
-from .errors import InvalidInput, NotOffered
+from .errors import InvalidInput, NotOffered, TooLarge
 from .future import Finish, Future
 from .messages import Array, Flag, FloatArray, Operation
 from .spec import ModelSpec
@@ -56,9 +55,9 @@ class Submit:
     ) -> Future:
         x, point, outside = self._read_x_params(x, params, strict=strict)
         outs = None if out is None else [check_out(out, (len(x),))]
-        return self._start_rows(
-            Operation.LOG_DENSITY, x, point, outside, ((),), outs, lambda answers: answers[0], timeout, progress
-        )
+        future = self._start_rows(Operation.LOG_DENSITY, x, point, outside, ((),), outs, _first, timeout)
+        future.progress = progress
+        return future
 
     def log_density_gradient(
         self,
@@ -80,22 +79,29 @@ class Submit:
         if out is not None:
             outs = [check_out(out[0], (len(x),), "out[0]"), check_out(out[1], (len(x), width), "out[1]")]
         if self._wants_differences(method, Operation.LOG_DENSITY_GRADIENT):
-            return self._by_differences(x, point, wrt, outs, timeout)
+            return self._by_differences(x, point, wrt, outs, timeout, progress)
         flags = Flag.WRT_X if wrt == "x" else Flag.NONE
-        return self._start_rows(
-            Operation.LOG_DENSITY_GRADIENT, x, point, outside, ((), (width,)), outs, tuple, timeout, progress, flags
-        )
+        operation, widths = Operation.LOG_DENSITY_GRADIENT, ((), (width,))
+        future = self._start_rows(operation, x, point, outside, widths, outs, tuple, timeout, flags)
+        future.progress = progress
+        return future
 
     def _by_differences(
-        self, x: FloatArray, point: FloatArray | None, wrt: str, outs: list[FloatArray] | None, timeout: float | None
+        self,
+        x: FloatArray,
+        point: FloatArray | None,
+        wrt: str,
+        outs: list[FloatArray] | None,
+        timeout: float | None,
+        progress: Progress | None,
     ) -> Future:
         n, spec = len(x), self._spec
         if point is None:
-            point = self._defaults()
+            point = self._read_defaults()
         points = np.broadcast_to(point, (n, spec.n_params))
         varied = points if wrt == "params" else x
         stencil, steps = make_stencil(varied, *((spec.lower, spec.upper) if wrt == "params" else (None, None)))
-        copies = len(stencil) // max(n, 1)
+        copies = 1 + 2 * varied.shape[1]
         if wrt == "params":
             x, points = np.tile(x, (copies, 1)), stencil
         else:
@@ -108,7 +114,7 @@ class Submit:
             return tuple(outs) if outs else (value, gradient)
 
         outside = find_outside(points, spec)
-        return self._start_rows(Operation.LOG_DENSITY, x, points, outside, ((),), None, finish, timeout, None)
+        return self._start_rows(Operation.LOG_DENSITY, x, points, outside, ((),), None, finish, timeout, progress)
 
     def log_likelihood(
         self,
@@ -138,7 +144,7 @@ class Submit:
                 Operation.LOG_LIKELIHOOD_GRADIENT, x, params, strict=strict, timeout=timeout, progress=progress
             )
         point = read_params(params, self._spec)
-        point = self._defaults() if point is None else point
+        point = self._read_defaults() if point is None else point
         points = np.atleast_2d(point)
         stencil, steps = make_stencil(points, self._spec.lower, self._spec.upper)
 
@@ -166,11 +172,10 @@ class Submit:
         width = self._spec.n_observables
         outs = None if out is None else [check_out(out, (n, width))]
         number = new_seed() if seed is None else read_seed(seed)
-        future = self._start(
-            Operation.SAMPLE, [] if point is None else [point], n, ((width,),), lambda a: a[0], outs, timeout, progress,
-            seed=number,
-        )  # fmt: skip
+        arrays = [] if point is None else [point]
+        future = self._start(Operation.SAMPLE, arrays, n, n, ((width,),), _first, outs, timeout, 0, seed=number)
         future.seed = number
+        future.progress = progress
         return future
 
     def evaluate(
@@ -186,11 +191,11 @@ class Submit:
         n, width = 1 if points is None else len(points), self._spec.n_outputs
         is_one = point is None or point.ndim == 1
         outs = None if out is None else [check_out(out, (width,) if is_one else (n, width)).reshape(n, width)]
-        return self._start(
-            Operation.EVALUATE, [] if points is None else [points], n, ((width,),),
-            lambda answers: answers[0][0] if is_one else answers[0], outs, timeout, progress,
-            row_bytes=8 * self._spec.n_params, n_per_row=1,
-        )  # fmt: skip
+        arrays = [] if points is None else [points]
+        finish = _first_row if is_one else _first
+        future = self._start(Operation.EVALUATE, arrays, n, n, ((width,),), finish, outs, timeout, 1)
+        future.progress = progress
+        return future
 
     # ---- behind all of them ----------------------------------------------------------------------------------
 
@@ -207,6 +212,11 @@ class Submit:
         point = read_params(params, self._spec)
         if point is not None and np.any(find_outside(point, self._spec)):
             raise InvalidInput(describe_outside(point, self._spec))
+        return point
+
+    def _read_defaults(self) -> FloatArray:
+        point = self._defaults()
+        self._spec.check_complete(point)
         return point
 
     def _wants_differences(self, method: str | None, operation: Operation) -> bool:
@@ -229,7 +239,6 @@ class Submit:
         outs: list[FloatArray] | None,
         finish: Finish,
         timeout: float | None,
-        progress: Progress | None,
         flags: int = 0,
     ) -> Future:
         """A request of x and params, those rows left out that are outside the parameters' bounds."""
@@ -239,11 +248,9 @@ class Submit:
             finish = _scatter(inside, len(x), widths, outs, finish)
             x, outs = np.ascontiguousarray(x[inside]), None
             point = np.ascontiguousarray(point[inside]) if point.ndim == 2 else point
-        per_row = point is not None and point.ndim == 2
-        return self._start(
-            operation, [x] if point is None else [x, point], len(x), widths, finish, outs, timeout, progress,
-            flags=flags, n_per_row=1 + per_row, row_bytes=8 * (x.shape[1] + per_row * self._spec.n_params),
-        )  # fmt: skip
+        arrays = [x] if point is None else [x, point]
+        n_per_row = 2 if point is not None and point.ndim == 2 else 1
+        return self._start(operation, arrays, len(x), len(x), widths, finish, outs, timeout, n_per_row, flags)
 
     def _start_likelihood(
         self,
@@ -266,8 +273,8 @@ class Submit:
         points = np.empty((1, 0)) if point is None else np.atleast_2d(point)
         inside = np.flatnonzero(np.broadcast_to(~np.asarray(outside), len(points)))
         n_blocks = count_blocks(len(x), spec.block_rows)
-        part_rows = count_part_rows(8 * x.shape[1], spec.block_rows, PIECE_BYTES)
-        is_block_major = part_rows < len(x)
+        # Rows that come in parts can be worked on as they come only if cells run over blocks first.
+        is_block_major = self._count_part_rows([x]) < len(x)
         widths: tuple[tuple[int, ...], ...] = ((),)
         if operation is Operation.LOG_LIKELIHOOD_GRADIENT:
             widths = ((), (spec.n_params,))
@@ -288,43 +295,54 @@ class Submit:
             values = [total[0] for total in sums] if is_one else sums
             return values[0] if len(values) == 1 else tuple(values)
 
-        return self._start(
-            operation, [x] if point is None else [x, points[inside]], len(x) if len(inside) else 0, widths, finish,
-            None, timeout, progress, flags=Flag.BLOCK_MAJOR if is_block_major else Flag.NONE,
-            n_units=n_blocks * len(inside), n_per_row=1, row_bytes=8 * x.shape[1],
-        )  # fmt: skip
+        arrays = [x] if point is None else [x, points[inside]]
+        n_rows, n_cells = len(x) if len(inside) else 0, n_blocks * len(inside)
+        flags = Flag.BLOCK_MAJOR if is_block_major else Flag.NONE
+        future = self._start(operation, arrays, n_rows, n_cells, widths, finish, None, timeout, 1, flags)
+        future.progress = progress
+        return future
 
     def _start(
         self,
         operation: Operation,
         arrays: list[Array],
         n_rows: int,
+        n_units: int,
         widths: tuple[tuple[int, ...], ...],
         finish: Finish,
         outs: list[FloatArray] | None,
         timeout: float | None,
-        progress: Progress | None,
-        *,
+        n_per_row: int,
         flags: int = 0,
         seed: int = 0,
-        n_units: int | None = None,
-        n_per_row: int = 0,
-        row_bytes: int = 0,
     ) -> Future:
-        """Sends a request, in parts where it is large; one of no rows is answered here."""
+        """Sends a request, the first ``n_per_row`` arrays in parts where they are large."""
         spec = self._spec
         if not spec.offers(operation):
             raise NotOffered(f"model {spec.name!r} offers no {operation.title}; it has {', '.join(spec.operations)}")
         if n_rows == 0:
-            future = Future(self._connection, 0, n_units or 0, widths, finish, outs)
-            future.settle()
+            future = Future(self._connection, 0, 0.0, n_units, widths, finish, outs)
+            future.settle()  # an empty answer needs no server
             return future
+        part_rows = 0
+        if n_rows > spec.block_rows:
+            part_rows = self._count_part_rows(arrays[:n_per_row])
+            self._check_size(arrays)
         return self._connection.start(
-            operation, arrays, n_rows, widths, finish, model=self.handle, n_units=n_units, flags=flags,
-            revision=self.pinned_revision, seed=seed, timeout=timeout, out=outs, progress=progress,
-            n_per_row=n_per_row, part_rows=count_part_rows(row_bytes, spec.block_rows, PIECE_BYTES) if row_bytes else 0,
-            max_bytes=self._max_request_bytes,
+            operation, arrays, n_rows, n_units, widths, finish, model=self.handle, flags=flags,
+            revision=self.pinned_revision, seed=seed, timeout=timeout, out=outs, part_rows=part_rows, n_per_row=n_per_row,
         )  # fmt: skip
+
+    def _count_part_rows(self, per_row: list[Array]) -> int:
+        """Rows of a part of a large request: whole blocks, at least one, and about 4 MiB; 0 where nothing is cut."""
+        row_bytes = sum(8 * array.shape[1] for array in per_row)
+        block = self._spec.block_rows
+        return block * max(1, PIECE_BYTES // (row_bytes * block)) if row_bytes else 0
+
+    def _check_size(self, arrays: list[Array]) -> None:
+        size = sum(array.nbytes for array in arrays)
+        if size > self._max_request_bytes:
+            raise TooLarge(f"a request of {size} bytes; this server takes {self._max_request_bytes}: split the request")
 
 
 def _scatter(
@@ -340,3 +358,11 @@ def _scatter(
         return finish(whole)
 
     return finish_all
+
+
+def _first(answers: list[FloatArray]) -> FloatArray:
+    return answers[0]
+
+
+def _first_row(answers: list[FloatArray]) -> FloatArray:
+    return answers[0][0]  # type: ignore[no-any-return]

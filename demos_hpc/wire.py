@@ -66,6 +66,7 @@ DTYPES: dict[int, np.dtype[np.generic]] = {
     8: np.dtype("?"),
     9: np.dtype("<c16"),
 }
+FLOAT64 = DTYPES[1]
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _ZEROS = bytes(ALIGNMENT)
 _GAPS = [np.zeros(n, dtype=np.uint8) for n in range(ALIGNMENT)]

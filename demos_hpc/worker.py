@@ -107,7 +107,7 @@ def _pack_result(
 ) -> Packed:
     return pack(
         Kind.RESULT,
-        [np.ascontiguousarray(array) for array in arrays or []],
+        [array if array.flags.c_contiguous else np.ascontiguousarray(array) for array in arrays or ()],
         operation=header.operation,
         status=status,
         flags=header.flags,
@@ -123,8 +123,9 @@ def _pack_result(
 
 def _count_nonfinite(values: FloatArray) -> int:
     """Rows with nan or +inf; -inf is a valid log-density."""
-    total = values.sum()
-    if total == total and total != np.inf:  # neither could be in a sum that is finite or -inf
+    # Neither can be in a sum that is finite or -inf. Few numbers are added faster outside of NumPy.
+    total = sum(values.tolist()) if values.ndim == 1 and len(values) < 32 else values.sum()
+    if total < np.inf:
         return 0
     bad = np.isnan(values) | np.isposinf(values)
     return int(bad.reshape(len(values), -1).any(axis=1).sum())

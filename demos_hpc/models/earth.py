@@ -108,7 +108,7 @@ class Prem:
 
     Half a way through a shell becomes a few layers of equal length, each with the mean and the first moment of
     its density by two Gauss-Legendre points. These make a Magnus integrator of fourth order (Blanes, Casas, Oteo
-    and Ros, Phys. Rep. 470 (2009) 151, section 5.4); with the default layers it is good to 2e-6 in probability.
+    and Ros, Phys. Rep. 470 (2009) 151); with the default layers, probabilities from 2 GeV on are good to 5e-6.
     """
 
     shells: tuple[Shell, ...] = PREM_SHELLS

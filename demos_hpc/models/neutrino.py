@@ -27,7 +27,7 @@ from .detector import ENERGY_RESOLUTION, ENERGY_WINDOW, ZENITH_RESOLUTION, ZENIT
 from .earth import PRODUCTION_HEIGHT, CastleWall, Prem
 from .event_rates import EventRates
 
-#: Default values: NuFIT 6.0 (JHEP 12 (2024) 216), normal ordering with atmospheric data, rounded.
+#: Default values: best fit of NuFIT 6.0 (JHEP 12 (2024) 216), normal ordering, with atmospheric data.
 PARAMETERS = (
     Parameter("s12sq", "1", 0.308, 0.0, 1.0, "sin^2(theta12)"),
     Parameter("s13sq", "1", 0.02215, 0.0, 1.0, "sin^2(theta13)"),
@@ -43,7 +43,7 @@ PARAMETERS = (
 
 OBSERVABLES = (
     Observable("E_reco", "GeV", *ENERGY_WINDOW, "reconstructed energy"),
-    Observable("cz_reco", "1", *ZENITH_WINDOW, "reconstructed cosine of the zenith angle; -1 is straight up"),
+    Observable("cz_reco", "1", *ZENITH_WINDOW, "reconstructed cosine of the zenith angle; -1 is from straight below"),
 )
 
 #: Bins of ``evaluate``, GeV and 1.
@@ -106,7 +106,7 @@ def make_spec(name: str, earth: CastleWall | Prem) -> ModelSpec:
                 "ln E_reco": "sqrt(a^2 + b^2 / E[GeV]), [a, b] = {:g}, {:g}".format(*ENERGY_RESOLUTION),
                 "cz_reco": "a + b / sqrt(E[GeV]), [a, b] = {:g}, {:g}".format(*ZENITH_RESOLUTION),
             },
-            "flux": "the share of electron neutrinos is a smooth stand-in for flux tables, not a measurement",
+            "flux": "Gaisser's formula, without muon decay; electron neutrinos by a smooth stand-in for flux tables",
             "precision": "float64; log P as defined by the quadrature to 1e-12, gradients to 1e-9",
             "thread_safety": "safe: nothing is changed after construction but a cache that locks",
             "data": "none",

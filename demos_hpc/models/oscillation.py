@@ -11,8 +11,8 @@ real matrices, and W is applied once at each end.
 
 Gradient of F = sum_a w_a |A_a|^2, where A_a = <final| S_n ... S_1 |a>. The row <final| S_n ... S_k+1 is carried
 backwards, the column S_k-1 ... S_1 sum_a w_a A_a* |a> forwards, and dF sums 2 Re(row dS_k column) over the layers.
-With eigenvectors V and eigenvalues l of M (Daleckii and Krein 1965; Higham, Functions of Matrices, 2008, theorem
-3.11), and sinc(x) = sin(x) / x, so that equal eigenvalues need no care,
+With eigenvectors V and eigenvalues l of M (Daleckii and Krein 1965; Higham, Functions of Matrices, 2008, chapter 3),
+and sinc(x) = sin(x) / x, so that equal eigenvalues need no care,
 
     dS = -i L V [Phi o (V^T dM V)] V^T,   Phi_ij = exp(-i l_i L / 2) exp(-i l_j L / 2) sinc((l_i - l_j) L / 2).
 
@@ -114,6 +114,7 @@ def compute_gradient(
     amplitudes = basis.conj() @ row
     weighted = np.moveaxis(weights, 0, -2) * amplitudes.conj()
     column = np.swapaxes(basis, -1, -2).conj() @ weighted
+    # dA_a = dW_final S W_a^+ + W_final S dW_a^+ + W_final dS W_a^+: the second term, the third, the first.
     start = np.einsum("p...ai,...am,...im->p...m", basis_slopes.conj(), weighted, row)
     mass_slopes = _mass_matrix_slopes(mixing)
     along = np.zeros(())
@@ -121,8 +122,7 @@ def compute_gradient(
         transposed = np.swapaxes(layer.vectors, -1, -2)
         column = layer.half * _rotate(transposed, layer.tilt.conj() * column)
         slopes = transposed[..., np.newaxis, :, :] @ mass_slopes @ layer.vectors[..., np.newaxis, :, :]
-        between = _between(layer, column)
-        along = along + slopes.reshape(*slopes.shape[:-2], 9) @ between
+        along = along + slopes.reshape(*slopes.shape[:-2], 9) @ _weigh_slopes(layer, column)
         column = layer.tilt * _rotate(layer.vectors, layer.half * column)
     end = np.einsum("p...i,...im->p...m", basis_slopes[..., final, :], column)
     s12sq, s13sq, dm21, dm31 = np.moveaxis(along * _per_km(energy)[..., np.newaxis, np.newaxis], -2, 0)
@@ -148,14 +148,17 @@ def _carry_back(
     return row, crossings
 
 
-def _between(layer: _Crossing, column: ComplexArray) -> FloatArray:
-    """2 Re(-i L row_i Phi_ij column_j), what d(V^T M V)_ij is multiplied with, (..., 9, m) km."""
+def _weigh_slopes(layer: _Crossing, column: ComplexArray) -> FloatArray:
+    """2 Re(-i L row_i Phi_ij column_j), which (V^T dM V)_ij is multiplied with: (..., 9, m) km.
+
+    Both ``layer.row`` and ``column`` stand in the middle of the layer, which takes care of two factors of Phi.
+    """
     length = layer.length[..., np.newaxis, np.newaxis, :]
     gaps = layer.eigenvalues[..., :, np.newaxis] - layer.eigenvalues[..., np.newaxis, :]
     sinc = np.sinc(gaps[..., np.newaxis] * (length / (2 * np.pi)))
     product = layer.row[..., :, np.newaxis, :] * column[..., np.newaxis, :, :]
-    between: FloatArray = 2 * length * sinc * product.imag
-    return between.reshape(*between.shape[:-3], 9, between.shape[-1])
+    weights: FloatArray = 2 * length * sinc * product.imag
+    return weights.reshape(*weights.shape[:-3], 9, weights.shape[-1])
 
 
 def _rotate(real: FloatArray, states: ComplexArray) -> ComplexArray:

@@ -112,10 +112,11 @@ class Doorbell:
         self._awake_until = time.perf_counter() + self._yield_seconds
 
     def wait(self, has_come: Callable[[], bool], seconds: float) -> None:
-        """Yields, or sleeps until somebody rings, for ``seconds`` at most; see the module."""
-        if time.perf_counter() < self._awake_until:
+        """Returns when something has come, somebody rang, or after about ``seconds``; see the module."""
+        while time.perf_counter() < self._awake_until:
+            if has_come():
+                return
             os.sched_yield()
-            return
         self._asleep[self._me] = 1
         try:
             if any(has_come() for _ in range(LOOKS)):

@@ -8,7 +8,6 @@ blocking: see "Sending" in the README's decisions. Importing this module initial
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -16,7 +15,7 @@ from mpi4py import MPI
 from ..errors import BadFrame, BadVersion
 from ..messages import Array
 from ..relay import flatten
-from ..wire import INLINE_BYTES, PIECE_BYTES, Frame, Header, Packed, read_layout, split
+from ..wire import HEADER_BYTES, INLINE_BYTES, PIECE_BYTES, Frame, Header, Packed, read_layout, split
 from . import Arrival, Place
 from .buffers import Buffers
 from .doorbell import Doorbell
@@ -34,23 +33,36 @@ class MpiLink:
 
     def __init__(self, port: MpiPort, comm: MPI.Comm, rank: int, peer: int, name: str) -> None:
         self.name = name
+        #: The peer's rank in the world.
+        self.peer = peer
         self._port = port
         self._comm = comm
         self._rank = rank
-        #: The peer's rank in the world.
-        self.peer = peer
+        #: What is being sent, in order, with the buffers that must be kept until it is sent.
+        self._outgoing: deque[tuple[MPI.Request, object]] = deque()
         #: Frames in order, the first of them still incomplete.
         self._incoming: deque[tuple[Arrival, list[MPI.Request]]] = deque()
 
     def send(self, packed: Packed) -> None:
-        port, comm, rank = self._port, self._comm, self._rank
-        port.keep(comm.Isend([packed.head, MPI.BYTE], rank, HEAD), packed.head)
-        for array in packed.tail:
-            flat = array.reshape(-1).view(np.uint8)
-            for start in range(0, len(flat), PIECE_BYTES):
-                piece = flat[start : start + PIECE_BYTES]
-                port.keep(comm.Isend([piece, MPI.BYTE], rank, PIECE), piece)
-        port.bell.ring(self.peer)
+        head, tail = packed
+        self._start(head, HEAD)
+        for array in tail:
+            for piece in _pieces(array.reshape(-1).view(np.uint8)):
+                self._start(piece, PIECE)
+        self._port.bell.ring(self.peer)
+
+    def _start(self, buffer: bytearray | Array, tag: int) -> None:
+        request = self._comm.Isend([buffer, MPI.BYTE], self._rank, tag)
+        if self._outgoing or not request.Test():
+            self._outgoing.append((request, buffer))
+            self._port.sending[self] = None
+
+    def is_sent(self) -> bool:
+        """Whether nothing is under way any more."""
+        outgoing = self._outgoing
+        while outgoing and outgoing[0][0].Test():
+            outgoing.popleft()
+        return not outgoing
 
 
 class MpiPort:
@@ -59,10 +71,11 @@ class MpiPort:
     def __init__(self, bell: Doorbell) -> None:
         self.place: Place = Buffers().place
         self.bell = bell
+        #: Links that have something under way, out and in.
+        self.sending: dict[MpiLink, None] = {}
+        self._incomplete: dict[MpiLink, None] = {}
         self._status = MPI.Status()
         self._comms: list[tuple[MPI.Comm, dict[int, MpiLink]]] = []
-        self._sending: list[tuple[MPI.Request, Any]] = []
-        self._incomplete: dict[MpiLink, None] = {}
 
     def add_links(self, comm: MPI.Comm, peers: dict[int, tuple[int, str]]) -> list[MpiLink]:
         """Links to ranks of ``comm``, each given with its world rank and its name."""
@@ -70,18 +83,9 @@ class MpiPort:
         self._comms.append((comm, links))
         return list(links.values())
 
-    def keep(self, request: MPI.Request, buffer: object) -> None:
-        """Keeps what is being sent until it is sent."""
-        if not request.Test():
-            self._sending.append((request, buffer))
-
-    @property
-    def is_sending(self) -> bool:
-        return bool(self._sending)
-
     def receive(self) -> list[Arrival]:
-        if self._sending:
-            self._sending = [entry for entry in self._sending if not entry[0].Test()]
+        if self.sending:
+            self.is_sent()
         arrived: list[Arrival] = []
         status = self._status
         for comm, links in self._comms:
@@ -96,10 +100,16 @@ class MpiPort:
             self.bell.stay_awake()
         return arrived
 
+    def is_sent(self) -> bool:
+        """Whether nothing is being sent any more."""
+        for link in [link for link in self.sending if link.is_sent()]:
+            del self.sending[link]
+        return not self.sending
+
     def _take(self, link: MpiLink, buffer: bytearray, arrived: list[Arrival]) -> None:
         try:
             for header, start in split(buffer):
-                if header.payload <= INLINE_BYTES - 64:
+                if header.payload <= INLINE_BYTES - HEADER_BYTES:
                     self._put(link, (link, Frame(header, buffer, start)), [], arrived)
                 else:
                     self._take_large(link, header, buffer, start, arrived)
@@ -134,14 +144,15 @@ class MpiPort:
                 del self._incomplete[link]
 
     def wait(self, seconds: float) -> None:
-        if self._sending or self._incomplete:
+        if self.sending or self._incomplete:
             seconds = min(seconds, MOVING_SECONDS)
         self.bell.wait(self._has_come, seconds)
 
     def _has_come(self) -> bool:
-        return any(comm.Iprobe(MPI.ANY_SOURCE, HEAD) for comm, _ in self._comms) or any(
-            MPI.Request.Testall(link._incoming[0][1]) for link in self._incomplete
-        )
+        for comm, _ in self._comms:
+            if comm.Iprobe(MPI.ANY_SOURCE, HEAD):
+                return True
+        return any(MPI.Request.Testall(link._incoming[0][1]) for link in self._incomplete)
 
 
 def _pieces(flat: Array) -> list[Array]:

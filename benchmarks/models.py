@@ -1,0 +1,73 @@
+"""The models that the benchmarks serve."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from demos_hpc import ModelSpec, Observable, Output, Parameter
+
+
+class Normal:
+    """Independent normal columns with one mean and one width; d observables."""
+
+    d = 8
+
+    def __init__(self) -> None:
+        self.spec = ModelSpec(
+            name=f"normal{self.d}",
+            parameters=(Parameter("mu", default=0.0), Parameter("log_sigma", default=0.0)),
+            observables=tuple(Observable(f"x{i}") for i in range(self.d)),
+        )
+
+    def log_density(self, x: np.ndarray, params: np.ndarray) -> np.ndarray:
+        z = (x - params[..., :1]) * np.exp(-params[..., 1:])
+        return -0.5 * np.einsum("ij,ij->i", z, z) - self.d * (params[..., 1] + 0.5 * np.log(2 * np.pi))
+
+    def sample(self, n: int, params: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return params[0] + np.exp(params[1]) * rng.standard_normal((n, self.d))
+
+
+class Normal2(Normal):
+    """The same with two columns."""
+
+    d = 2
+
+
+class Mixture(Normal):
+    """About 60 ns a row: a mixture of two normal densities in eight columns."""
+
+    def log_density(self, x: np.ndarray, params: np.ndarray) -> np.ndarray:
+        one = super().log_density(x, params)
+        other = super().log_density(x + 1.0, params)
+        return np.logaddexp(one, other) - np.log(2.0)
+
+
+class Busy:
+    """Computes for about 1 ms a row: scaling."""
+
+    spec = ModelSpec(
+        name="busy", parameters=(Parameter("a", default=1.0),), outputs=(Output("sum"),), row_independent=True
+    )
+
+    def evaluate(self, params: np.ndarray) -> np.ndarray:
+        return np.array([[spin(a)] for a in params[:, 0]])
+
+
+def spin(a: float, steps: int = 25_000) -> float:
+    """About 1 ms of arithmetic that stays in one core's registers."""
+    total = 0.0
+    for i in range(steps):
+        total += a * i
+    return total
+
+
+class Sleeper:
+    """Sleeps 100 ms a row: many ranks on few cores."""
+
+    spec = ModelSpec(name="sleeper", parameters=(Parameter("a", default=1.0),), outputs=(Output("a"),))
+
+    def evaluate(self, params: np.ndarray) -> np.ndarray:
+        time.sleep(0.1 * len(params))
+        return params.copy()

@@ -1,0 +1,112 @@
+"""Peers side by side: each is a launch of its own, asleep until it is asked to run, so that runs can be alternated.
+
+The benchmark listens on a Unix socket; the measuring process of each peer connects to it and answers questions, one
+JSON line each: ``{"run": NAME, ...arguments}``, the answer any JSON value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from demos_hpc.mpiexec import Program, find_launcher
+
+HERE = Path(__file__).parent
+ADDRESS = "DEMOS_BENCH_ADDRESS"
+PEER_TIMEOUT = 300.0
+#: The start of a command that runs a Python file.
+PYTHON = (sys.executable,)
+SERVE = (sys.executable, "-m", "demos_hpc", "serve")
+ANALYZE = (sys.executable, "-m", "demos_hpc")
+
+
+class Peer:
+    """A running launch whose measuring process answers questions."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+        self.name = name
+        self._process = process
+        self._connection = connection
+        self._lines = connection.makefile("r")
+
+    def ask(self, run: str, **arguments: Any) -> Any:
+        """Has one thing measured and returns what came of it."""
+        self._connection.sendall(json.dumps({"run": run, **arguments}).encode() + b"\n")
+        line = self._lines.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended while it measured {run!r}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self._connection.close()
+        self._lines.close()
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextlib.contextmanager
+def start_peer(name: str, *programs: Program, environment: dict[str, str] | None = None) -> Iterator[Peer]:
+    """Starts one launch (`demos_hpc.mpiexec`) and waits until its measuring process has connected."""
+    command = find_launcher({"PATH": os.environ["PATH"]}).build(programs, as_root=os.geteuid() == 0)
+    with start_command(name, command, environment=environment) as peer:
+        yield peer
+
+
+@contextlib.contextmanager
+def start_command(name: str, command: Sequence[str], *, environment: dict[str, str] | None = None) -> Iterator[Peer]:
+    """The same for any command."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        address = f"{folder}/stage"
+        listener.bind(address)
+        listener.listen()
+        listener.settimeout(PEER_TIMEOUT)
+        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, env={**os.environ, **threads, **(environment or {}), ADDRESS: address})
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            process.kill()
+            raise RuntimeError(f"{name} has not started within {PEER_TIMEOUT} s: {' '.join(command)}") from None
+        connection.settimeout(PEER_TIMEOUT)
+        peer = Peer(name, process, connection)
+        try:
+            yield peer
+        finally:
+            peer.close()
+
+
+def answer(runs: dict[str, Callable[..., Any]]) -> None:
+    """In the measuring process: answers the benchmark's questions until it has no more."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(os.environ[ADDRESS])
+        for line in connection.makefile("r"):
+            question = json.loads(line)
+            result = runs[question.pop("run")](**question)
+            connection.sendall(json.dumps(result).encode() + b"\n")
+
+
+def alternate(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Each measure ``rounds`` times, in turn: a list of values for each."""
+    values: list[list[float]] = [[] for _ in measures]
+    for _ in range(rounds):
+        for measure, column in zip(measures, values, strict=True):
+            column.append(measure())
+    return values
+
+
+def compare(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, float]:
+    """Median of the paired ratios, and their quartiles."""
+    ratios = sorted(a / b for a, b in zip(over, under, strict=True))
+    return median(ratios), ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]

@@ -1,0 +1,120 @@
+"""Child processes that end when they should: after their work, at a deadline, or with us."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+#: Seconds that a launcher has to end its ranks, after which it is killed; its ranks then notice themselves.
+PATIENCE = 10.0
+#: Seconds after Ctrl-C: the terminal has told the whole group of processes, and a second signal means "at once".
+AFTER_INTERRUPT = 2.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended; ``code`` is None where it was ended at the deadline."""
+
+    code: int | None
+    out: str
+    err: str
+    seconds: float
+
+
+def run_quietly(command: Sequence[str], environment: Mapping[str, str], deadline: float) -> Ended:
+    """Runs a command to its end, or to the deadline, in seconds; returns what it wrote.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be started.
+    """
+    begin = time.monotonic()
+    with subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as child:
+        code = None
+        try:
+            out, err = child.communicate(timeout=deadline)
+            code = child.returncode
+        except subprocess.TimeoutExpired:
+            child.terminate()
+            try:
+                out, err = child.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                out, err = "", ""  # a rank that lives on may hold the pipes: nothing to wait for
+                for pipe in (child.stdout, child.stderr):
+                    if pipe is not None:
+                        pipe.close()
+        except BaseException:
+            end(child)
+            raise
+    return Ended(code, out, err, time.monotonic() - begin)
+
+
+def run_along(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs a command that reads and writes where we do, and ends it when we are told to end.
+
+    Returns
+    -------
+    int
+        Its exit status as a shell gives it, 128 + n after signal n.
+    """
+    child = subprocess.Popen(command, env=dict(environment))
+    with _raising(SIGNALS):
+        try:
+            code = child.wait()
+        except _Signaled as told:
+            if told.number == signal.SIGINT:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(AFTER_INTERRUPT)
+            end(child)
+            return 128 + told.number
+    return code if code >= 0 else 128 - code
+
+
+def end(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    """Ends a child by its own pid: first it is asked to, so that a launcher takes its ranks along."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+class _Signaled(Exception):  # noqa: N818  (not an error: a way out of a wait)
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _raising(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    """Inside, these signals raise `_Signaled`, once; after the first, further ones are ignored."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
+        raise _Signaled(number)
+
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,80 @@
+"""What commands show: tables and bars for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+#: Columns of text, where standard output is no terminal and nobody said how wide it is.
+WIDTH_OF_FILES = 120
+
+
+def make_console() -> Console:
+    """For results."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_find_width())
+
+
+def _find_width() -> int:
+    import os
+
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdigit() and int(columns) > 0 else WIDTH_OF_FILES
+
+
+def make_table(title: str, *columns: str, numbers: Sequence[int] = ()) -> Table:
+    """A table, with the columns ``numbers`` set to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for nth, column in enumerate(columns):
+        table.add_column(column, justify="right" if nth in numbers else "left", overflow="fold")
+    return table
+
+
+def format_number(value: float | None) -> str:
+    """Ten significant digits at most; nothing where there is no number."""
+    return "" if value is None else f"{value:.10g}"
+
+
+def print_json(value: Any) -> None:
+    """Standard JSON on standard output; nan and infinities, which JSON has not, become "nan", "inf", "-inf"."""
+    typer.echo(json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def to_plain(value: Any) -> Any:
+    """The same in what JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return to_plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, Sequence | set | frozenset):
+        return [to_plain(item) for item in value]
+    return str(value)
+
+
+@contextmanager
+def show_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error while a request is under way, to be told ``(done, total)``; gone afterwards."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,49 @@
+"""Fixtures: scripts and launches under whichever MPI is installed."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import Launched, start
+
+from demos_hpc.mpiexec import Program
+
+#: Seconds that a launch may take unless the test says otherwise.
+DEADLINE = 60.0
+
+
+@pytest.fixture
+def write_script(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Writes a script, ``write_script(text, name)``, and returns its path."""
+
+    def write(text: str, name: str = "analysis.py") -> Path:
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    """Starts programs in one MPI world: ``launch(serve(MODEL), analyze(SCRIPT), deadline=60.0, timeout=5)``.
+
+    Further keywords are settings, ``timeout`` for ``DEMOS_TIMEOUT``. A launch that takes longer than its deadline,
+    or leaves processes behind, fails the test.
+    """
+    launches: list[Launched] = []
+
+    def launch(*programs: Program, deadline: float = DEADLINE, **settings: Any) -> Launched:
+        variables = {f"DEMOS_{name.upper()}": str(value) for name, value in settings.items()}
+        launched = start(programs, cwd=tmp_path, deadline=deadline, settings=variables)
+        launches.append(launched)
+        assert launched.code != -9, f"not done within {deadline} s; {launched.text}"
+        return launched
+
+    yield launch
+    for launched in launches:
+        assert not launched.left, f"processes outlived the launch: {launched.left}\n{launched.text}"

@@ -1,0 +1,101 @@
+"""Where settings come from, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demos_hpc.config import PREFIX, Config
+from demos_hpc.errors import InvalidInput
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert Config.load({}) == Config()
+
+
+def test_environment_sets_by_name_and_type() -> None:
+    environment = {
+        "DEMOS_TIMEOUT": "2.5",
+        "DEMOS_MAX_QUEUED_REQUESTS": "7",
+        "DEMOS_BELL": "udp",
+        "DEMOS_RUN_DIR": "/run",
+    }
+    config = Config.load(environment)
+    assert (config.timeout, config.max_queued_requests, config.bell, config.run_dir) == (2.5, 7, "udp", "/run")
+    assert isinstance(config.max_queued_requests, int)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Config)])
+def test_every_setting_can_be_set_in_the_environment(name: str) -> None:
+    value = {"bell": "udp", "run_dir": "/run"}.get(name, "3")
+    assert str(getattr(Config.load({PREFIX + name.upper(): value}), name)) in (value, "3.0")
+
+
+def test_other_variables_are_of_no_concern() -> None:
+    assert Config.load({"TIMEOUT": "1", "DEMOS_SOMETHING_ELSE": "1"}) == Config()
+
+
+def test_toml_file_sets_and_the_environment_wins(tmp_path: Path) -> None:
+    path = tmp_path / "demos.toml"
+    path.write_text("timeout = 5\nchunk_seconds = 0.5\nmax_request_bytes = 1e9\n", encoding="utf-8")
+    config = Config.load({"DEMOS_CONFIG": str(path), "DEMOS_TIMEOUT": "6"})
+    assert config == Config(timeout=6.0, chunk_seconds=0.5, max_request_bytes=10**9)
+    assert isinstance(config.max_request_bytes, int)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("timeout =", "cannot be read"),
+        ("timeuot = 5", "unknown setting 'timeuot'; there are roll_call_timeout"),
+        ("timeout = 'long'", "timeout is 'long'; it is of type float"),
+        ("timeout = [1]", r"timeout is \[1\]; it is of type float"),
+        ("max_queued_requests = 2.5", r"max_queued_requests is 2\.5; it is of type int"),
+        ("max_queued_requests = inf", "max_queued_requests is inf; it is of type int"),
+        ("run_dir = 3", "run_dir is 3; it is of type str"),
+        ("[server]\ntimeout = 5", "unknown setting 'server'"),
+    ],
+)
+def test_toml_that_means_nothing_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "demos.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidInput, match=message):
+        Config.load({"DEMOS_CONFIG": str(path)})
+
+
+def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"DEMOS_CONFIG names .*nowhere\.toml"):
+        Config.load({"DEMOS_CONFIG": str(tmp_path / "nowhere.toml")})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("DEMOS_TIMEOUT", "soon", "timeout is 'soon'; it is of type float"),
+        ("DEMOS_TIMEOUT", "-1", r"timeout is -1\.0; it is a number >= 0"),
+        ("DEMOS_TIMEOUT", "nan", "timeout is nan; it is a number >= 0"),
+        ("DEMOS_WINDOW_BYTES", "1e6", "window_bytes is '1e6'; it is of type int"),
+        ("DEMOS_WINDOW_BYTES", "", "window_bytes is ''; it is of type int"),
+        ("DEMOS_BELL", "gong", "bell is 'gong'; it is 'auto' or 'udp'"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(variable: str, value: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Config.load({variable: value})
+
+
+@pytest.mark.parametrize("values", [{"timeout": -1}, {"timeout": None}, {"patience": 1}])
+def test_changed_refuses_as_load_does(values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        Config().changed(**values)
+
+
+def test_changed_is_a_copy() -> None:
+    config = Config()
+    assert config.changed(timeout=1).timeout == 1.0
+    assert config == Config()
+    with pytest.raises(FrozenInstanceError):
+        config.timeout = 1.0  # type: ignore[misc]
