@@ -12,11 +12,12 @@ from demos_hpc import ModelSpec, Observable, Output, Parameter
 class Normal:
     """Independent normal columns with one mean and one width; d observables."""
 
+    name = "normal"
     d = 8
 
     def __init__(self) -> None:
         self.spec = ModelSpec(
-            name=f"normal{self.d}",
+            name=self.name,
             parameters=(Parameter("mu", default=0.0), Parameter("log_sigma", default=0.0)),
             observables=tuple(Observable(f"x{i}") for i in range(self.d)),
         )
@@ -32,11 +33,14 @@ class Normal:
 class Normal2(Normal):
     """The same with two columns."""
 
+    name = "normal2"
     d = 2
 
 
 class Mixture(Normal):
     """About 60 ns a row: a mixture of two normal densities in eight columns."""
+
+    name = "mixture"
 
     def log_density(self, x: np.ndarray, params: np.ndarray) -> np.ndarray:
         one = super().log_density(x, params)
@@ -71,3 +75,6 @@ class Sleeper:
     def evaluate(self, params: np.ndarray) -> np.ndarray:
         time.sleep(0.1 * len(params))
         return params.copy()
+
+
+BY_NAME = {cls.name: cls for cls in (Normal, Normal2, Mixture)}

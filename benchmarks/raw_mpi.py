@@ -42,16 +42,18 @@ class Rank:
         self._wait(lambda: world.Iprobe(source, DATA))
         if len(flat) <= PIECE:
             world.Recv([flat, MPI.BYTE], source, DATA)
+            self.bell.nudge(source)
             return
         starts = range(0, len(flat), PIECE)
         requests = [world.Irecv([flat[start : start + PIECE], MPI.BYTE], source, DATA) for start in starts]
-        self._wait(lambda: MPI.Request.Testall(requests))
+        self.bell.spin(lambda: MPI.Request.Testall(requests), time.perf_counter() + 1.0)
+        self.bell.nudge(source)
 
     def _wait(self, has_come) -> None:
         while not has_come():
-            self.bell.wait(has_come, 1e-3 if self.sending else 1.0)
+            self.bell.wait(has_come, 1e-3 if self.sending else 1.0, is_stuck=bool(self.sending))
             self.sending = [request for request in self.sending if not request.Test()]
-        self.bell.stay_awake()
+        self.bell.has_come()
 
     def flush(self) -> None:
         self._wait(lambda: MPI.Request.Testall(self.sending))
@@ -83,7 +85,9 @@ def relay(rank: Rank) -> None:
                 rank.send(buffers[answered % 4][1], CLIENT)
                 answered += 1
                 moved = True
-            if not moved:
+            if moved:
+                rank.bell.has_come()
+            else:
                 rank.sending = [request for request in rank.sending if not request.Test()]
                 rank.bell.wait(lambda: world.Iprobe(CLIENT, DATA) or world.Iprobe(WORKER, DATA), 1e-3)
 

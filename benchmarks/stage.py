@@ -22,6 +22,8 @@ from demos_hpc.mpiexec import Program, find_launcher
 
 HERE = Path(__file__).parent
 ADDRESS = "DEMOS_BENCH_ADDRESS"
+#: So that the ranks find the benchmarks' models.
+_PATH = os.pathsep.join([str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 PEER_TIMEOUT = 300.0
 #: The start of a command that runs a Python file.
 PYTHON = (sys.executable,)
@@ -72,8 +74,8 @@ def start_command(name: str, command: Sequence[str], *, environment: dict[str, s
         listener.bind(address)
         listener.listen()
         listener.settimeout(PEER_TIMEOUT)
-        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, env={**os.environ, **threads, **(environment or {}), ADDRESS: address})
+        settings = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": _PATH, ADDRESS: address}
+        process = subprocess.Popen(command, env={**os.environ, **settings, **(environment or {})})
         try:
             connection, _ = listener.accept()
         except TimeoutError:

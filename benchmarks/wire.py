@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import pickle
+import re
 import statistics
 import tempfile
 import time
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from harness import report
+from harness import print_table, report
 
 from demos_hpc import wire
 
@@ -236,8 +237,8 @@ def measure(formats: list[Format], n: int, rounds: int, round_seconds: float) ->
             times[name][0].append(seconds(encode, repeat))
             times[name][1].append(seconds(decode, repeat))
     for name, (encoding, decoding) in times.items():
-        figures[name]["encode_us"] = round(1e6 * statistics.median(encoding), 3)
-        figures[name]["decode_us"] = round(1e6 * statistics.median(decoding), 3)
+        figures[name]["encode_us"] = 1e6 * statistics.median(encoding)
+        figures[name]["decode_us"] = 1e6 * statistics.median(decoding)
     return figures
 
 
@@ -246,26 +247,27 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, up to 10,000 rows")
     quick = parser.parse_args().quick
     formats = all_formats()
-    figures: dict[str, Any] = {}
+    print(", ".join(find_versions()))
+    table: list[list[object]] = []
+    figures: dict[str, float] = {}
     gc.disable()
-    print(f"{'rows':>8}  {'format':<26}{'encode/us':>12}{'decode/us':>12}{'sum/us':>12}{'overhead/B':>12}")
     for n in (1, 100, 10_000) if quick else (1, 100, 10_000, 1_000_000):
         rounds = 5 if quick or n > 10_000 else 25
-        figures[str(n)] = measure(formats, n, rounds, 2e-3 if quick else 1e-2)
-        for name, f in figures[str(n)].items():
-            both = f["encode_us"] + f["decode_us"]
-            row = f"{f['encode_us']:>12.2f}{f['decode_us']:>12.2f}{both:>12.2f}{f['overhead_bytes']:>12.0f}"
-            print(f"{n:>8}  {name:<26}{row}")
+        for name, f in measure(formats, n, rounds, 2e-3 if quick else 1e-2).items():
+            encode, decode, more = f["encode_us"], f["decode_us"], f["overhead_bytes"]
+            table.append([name, f"{n:,}", f"{encode:.2f}", f"{decode:.2f}", f"{encode + decode:.2f}", f"{more:.0f}"])
+            key = re.sub(r"\W+", "_", name.lower()).strip("_")
+            figures |= {f"{key}_encode_us_{n}": encode, f"{key}_decode_us_{n}": decode}
         gc.collect()
-    figures["versions"] = find_versions()
+    print_table(["format", "rows", "encode/us", "decode/us", "sum/us", "overhead/B"], table)
     report("wire", figures)
 
 
-def find_versions() -> dict[str, str]:
-    found = {}
+def find_versions() -> list[str]:
+    found = []
     for name in ("numpy", "msgpack", "protobuf", "flatbuffers", "pycapnp"):
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
+            found.append(f"{name} {version(name)}")
     return found
 
 

@@ -108,3 +108,10 @@ def read_seed(seed: Any) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         raise InvalidInput(f"seed is {seed!r}; it is an int from 0 to 2**64 - 1")
     return int(seed)
+
+
+def read_timeout(timeout: Any) -> float:
+    """Seconds; infinity is a long time."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float | np.number) or not timeout >= 0:
+        raise InvalidInput(f"timeout is {timeout!r}; it is a number of seconds, >= 0")
+    return float(timeout)

@@ -39,7 +39,7 @@ def sum_blocks(values: Array, block_rows: int) -> Array:
     blocks = values[:whole].reshape(n // block_rows, block_rows, *values.shape[1:])
     # (blocks, ..., rows): rows last and contiguous, so that NumPy adds each block pairwise, in one fixed order.
     full = np.ascontiguousarray(np.moveaxis(blocks, 1, -1))
-    sums = full.sum(axis=-1)
+    sums: Array = full.sum(axis=-1)
     if whole == n:
         return sums
     rest = np.ascontiguousarray(np.moveaxis(values[whole:], 0, -1)).sum(axis=-1)

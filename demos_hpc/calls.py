@@ -12,7 +12,10 @@ from .messages import Array, FloatArray, Flag, Kind, Operation
 from .plan import Plan
 from .relay import pack_many, pass_on
 from .transport import Link
-from .wire import FLOAT64, Frame, Packed, pack, read_layout
+from .wire import FLOAT64, Frame, Packed, pack
+
+
+_CHUNK, _REPLY, _FINAL = int(Kind.CHUNK), int(Kind.REPLY), int(Flag.FINAL)
 
 
 class Call:
@@ -95,33 +98,36 @@ class Call:
 class Batch:
     """A chunk: some units of one call, or several small calls merged."""
 
-    __slots__ = ("calls", "parts", "worker")
+    __slots__ = ("calls", "parts", "rows", "worker")
 
     def __init__(self, worker: Link, calls: list[Call], parts: list[Part]) -> None:
         self.worker = worker
         self.calls = calls
         self.parts = parts
+        #: Rows (or cells) that the result must have.
+        self.rows = 0
 
     def pack(self, chunk: int) -> Packed:
         """The CHUNK frame for the worker."""
         call, part = self.calls[0], self.parts[0]
         header = call.first.header
-        if len(self.calls) == 1 and call.is_small and part.count == call.plan.units:
-            return pass_on(call.first, kind=Kind.CHUNK, id=chunk, flags=header.flags, revision=call.revision)
-        if len(self.calls) == 1:
-            first, count, arrays = call.select(part)
-        else:
+        if len(self.calls) > 1:
             first, arrays = 0, self._merge()
-            count = len(arrays[0])
+            self.rows = len(arrays[0])
+        elif call.is_small and part.count == call.plan.units:
+            self.rows = part.count if call.plan.is_likelihood else header.n_rows
+            return pass_on(call.first, kind=_CHUNK, id=chunk, flags=header.flags, revision=call.revision)
+        else:
+            first, self.rows, arrays = call.select(part)
         return pack(
-            Kind.CHUNK,
+            _CHUNK,
             [np.ascontiguousarray(array) for array in arrays],
             operation=header.operation,
             flags=header.flags,
             model=header.model,
             id=chunk,
             first_row=first,
-            n_rows=count,
+            n_rows=self.rows,
             revision=call.revision,
             seed=header.seed,
         )
@@ -129,7 +135,7 @@ class Batch:
     def _merge(self) -> list[Array]:
         """The arrays of several calls of equal layout, one behind the other."""
         plan, frame = self.calls[0].plan, self.calls[0].first
-        layout = read_layout(frame.header, frame.buffer, frame.start)
+        layout = frame.layout
         merged: list[Array] = []
         for offset, shape in zip(layout.offsets, layout.shapes, strict=True):
             size = 8 * int(np.prod(shape))
@@ -149,19 +155,17 @@ class Batch:
     def fits(self, result: Frame) -> bool:
         """Whether a result has the rows that were asked for; what else it may be, the client finds out."""
         if len(self.calls) == 1:
-            plan, part = self.calls[0].plan, self.parts[0]
-            start, stop = plan.rows_of(part.first, part.count)
-            return result.header.n_rows == (part.count if plan.is_likelihood else stop - start)
-        rows = sum(call.plan.rows for call in self.calls)
-        return all(array.ndim and len(array) == rows and array.dtype == FLOAT64 for array in result.arrays)
+            return result.header.n_rows == self.rows
+        return all(array.ndim and len(array) == self.rows and array.dtype == FLOAT64 for array in result.arrays)
 
-    def answer(self, result: Frame, wanted: Sequence[SendPart]) -> Iterator[tuple[Link, Packed]]:
+    def answer(self, result: Frame, wanted: Sequence[SendPart]) -> list[tuple[Link, Packed]]:
         """The REPLY messages for those of its parts that somebody waits for."""
         if len(self.calls) == 1:
-            call, final = self.calls[0], wanted[0].final
-            flags = Flag.FINAL if final else Flag.NONE
-            yield call.link, pass_on(result, kind=Kind.REPLY, id=call.id, flags=flags, revision=call.revision)
-            return
+            call, flags = self.calls[0], _FINAL if wanted[0].final else 0
+            return [(call.link, pass_on(result, kind=_REPLY, id=call.id, flags=flags, revision=call.revision))]
+        return list(self._answer_all(result, wanted))
+
+    def _answer_all(self, result: Frame, wanted: Sequence[SendPart]) -> Iterator[tuple[Link, Packed]]:
         rows = self.calls[0].plan.rows
         by_link: dict[Link, list[int]] = {}
         for send in wanted:
@@ -170,7 +174,8 @@ class Batch:
             arrays = result.arrays
             if len(indices) < len(self.calls):
                 chosen = np.array(indices)
-                arrays = [a.reshape(len(self.calls), rows, *a.shape[1:])[chosen].reshape(-1, *a.shape[1:]) for a in arrays]
+                rows_of = [a.reshape(len(self.calls), rows, *a.shape[1:]) for a in arrays]
+                arrays = [a[chosen].reshape(-1, *a.shape[2:]) for a in rows_of]
             message = pack_many(
                 [self.calls[i].id for i in indices],
                 arrays,
@@ -180,6 +185,7 @@ class Batch:
                 flags=Flag.FINAL,
                 model=result.header.model,
                 revision=self.calls[0].revision,
+                deadline_ms=result.header.deadline_ms,
                 seed=result.header.seed // len(self.calls),
             )
             yield link, Packed(message, ())

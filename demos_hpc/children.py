@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
@@ -27,8 +28,12 @@ class Ended:
     seconds: float
 
 
-def run_quietly(command: Sequence[str], environment: Mapping[str, str], deadline: float) -> Ended:
+def run_quietly(
+    command: Sequence[str], environment: Mapping[str, str], deadline: float, *, close_fds: bool = True
+) -> Ended:
     """Runs a command to its end, or to the deadline, in seconds; returns what it wrote.
+
+    It inherits open files unless ``close_fds``.
 
     Raises
     ------
@@ -44,6 +49,7 @@ def run_quietly(command: Sequence[str], environment: Mapping[str, str], deadline
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        close_fds=close_fds,
     ) as child:
         code = None
         try:
@@ -63,6 +69,35 @@ def run_quietly(command: Sequence[str], environment: Mapping[str, str], deadline
             end(child)
             raise
     return Ended(code, out, err, time.monotonic() - begin)
+
+
+def run_aloud(
+    command: Sequence[str], environment: Mapping[str, str], deadline: float, listen: Callable[[str], None]
+) -> Ended:
+    """Runs a command as `run_quietly` does, and tells ``listen`` each line of its standard output when it comes.
+
+    What it writes to its standard error goes to ours.
+    """
+    begin = time.monotonic()
+    lines = []
+    with subprocess.Popen(
+        command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
+    ) as child:
+        assert child.stdout is not None
+        timer = threading.Timer(deadline, end, [child])
+        timer.start()
+        try:
+            for line in child.stdout:
+                lines.append(line)
+                listen(line.rstrip("\n"))
+            code = child.wait()
+        except BaseException:
+            end(child)
+            raise
+        finally:
+            timer.cancel()
+    seconds = time.monotonic() - begin
+    return Ended(None if seconds >= deadline else code, "".join(lines), "", seconds)
 
 
 def run_along(command: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -112,7 +147,8 @@ def _raising(numbers: Sequence[signal.Signals]) -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)
         raise _Signaled(number)
 
-    before = {number: signal.signal(number, handle) for number in numbers}
+    # What is ignored stays so: nohup means it.
+    before = {n: signal.signal(n, handle) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield
     finally:

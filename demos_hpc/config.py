@@ -31,7 +31,7 @@ class Config:
     #: Requests that one client may have waiting in the dispatcher; more are answered with Busy.
     max_queued_requests: int = 100_000
     #: Bytes of a large request that a client sends ahead of the answers.
-    window_bytes: int = 64 << 20
+    window_bytes: int = 16 << 20
     #: Seconds of work that a chunk should hold (more where many workers share one dispatcher).
     chunk_seconds: float = 0.02
     #: Seconds after which a worker inside one chunk is given up; 0 = never.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .arguments import read_timeout
 from .config import Config
 from .errors import BadFrame, DeadlineExceeded, DemosError, InternalError, ServerLost, TooLarge
 from .future import Finish, Future, Stream
@@ -20,7 +21,7 @@ LONGEST_WAIT = 1.0
 #: Seconds past its deadline after which a request is given up without the server's word on it.
 GRACE = 5.0
 _LONGEST_DEADLINE_MS = 2**32 - 1
-_REPLY, _FINAL = int(Kind.REPLY), int(Flag.FINAL)
+_REQUEST, _REPLY, _FINAL = int(Kind.REQUEST), int(Kind.REPLY), int(Flag.FINAL)
 
 
 class Connection:
@@ -64,29 +65,32 @@ class Connection:
         many rows.
         """
         self._check_usable()
-        seconds = self._config.timeout if timeout is None else timeout
+        seconds = self._config.timeout if timeout is None else read_timeout(timeout)
         number = self._last_id = self._last_id + 1
-        future = Future(self, number, time.monotonic() + seconds, n_units, widths, finish, out)
+        stream = None
         if 0 < part_rows < n_rows:
             per_row, shared = arrays[:n_per_row], arrays[n_per_row:]
-            future.stream = _cut(number, per_row, n_rows, part_rows, n_units / n_rows, operation=operation, model=model)
-            self._streams[number] = future
+            stream = _cut(number, per_row, n_rows, part_rows, n_units / n_rows, operation=operation, model=model)
             arrays = [*(array[:part_rows] for array in per_row), *shared]
-        self._futures[number] = future
-        self._link.send(
-            pack(
-                Kind.REQUEST,
-                arrays,
-                operation=operation,
-                flags=flags,
-                model=model,
-                id=number,
-                n_rows=n_rows,
-                revision=revision,
-                deadline_ms=min(int(seconds * 1e3) + 1, _LONGEST_DEADLINE_MS),
-                seed=seed,
-            )
+        packed = pack(
+            _REQUEST,
+            arrays,
+            operation=operation,
+            flags=flags,
+            model=model,
+            id=number,
+            n_rows=n_rows,
+            revision=revision,
+            deadline_ms=int(min(seconds * 1e3, _LONGEST_DEADLINE_MS - 1)) + 1,
+            seed=seed,
         )
+        self._link.send(packed)
+        # The rest is done while the request is on its way.
+        future = Future(self, number, time.monotonic() + seconds, n_units, widths, finish, out)
+        self._futures[number] = future
+        if stream is not None:
+            future.stream = stream
+            self._streams[number] = future
         return future
 
     def ask(self, operation: Operation, question: dict[str, Any], **fields: int) -> Future:
@@ -177,20 +181,18 @@ class Connection:
 
     def _accept(self, future: Future, frame: Frame) -> bool:
         """Puts rows of an answer in their place; False where they have none."""
-        arrays = frame.arrays
+        first, layout = frame.header.first_row, frame.layout
         if not future.widths:
-            future.out = arrays
+            future.out = frame.arrays
             return True
-        header = frame.header
-        if not future.fits(header.first_row, [a.shape for a in arrays], [a.dtype for a in arrays]):
-            shapes = [array.shape for array in arrays]
-            problem = f"rows {header.first_row} of {shapes} instead of {future.n_units} of {future.widths}"
+        if not future.fits(first, layout.shapes, layout.dtypes):
+            problem = f"rows {first} of {layout.shapes} instead of {future.n_units} of {future.widths}"
             self._settle(future, InternalError(f"the server answered request {future.id} with {problem}"))
             return False
         if frame.is_inline:
-            future.take(header.first_row, arrays)
+            future.take(first, frame.arrays)
         else:
-            future.count(len(arrays[0]))  # received in place
+            future.count(layout.shapes[0][0])  # received in place
         return True
 
     def _place(self, link: Link, header: Header, layout: Layout) -> list[Array]:

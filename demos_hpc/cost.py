@@ -11,7 +11,7 @@ from .messages import FloatArray
 
 
 class Differentiable(Protocol):
-    """What a cost is made of."""
+    """What is adapted: log P of theta (k,), with a gradient if it has one."""
 
     @property
     def names(self) -> tuple[str, ...]: ...
@@ -20,7 +20,7 @@ class Differentiable(Protocol):
     @property
     def has_gradient(self) -> bool: ...
     def __call__(self, theta: npt.ArrayLike) -> Any: ...
-    def gradient(self, theta: npt.ArrayLike) -> FloatArray: ...
+    def value_and_gradient(self, theta: npt.ArrayLike) -> tuple[Any, FloatArray]: ...
 
 
 class Cost:
@@ -54,8 +54,8 @@ class Cost:
 
     def grad(self, *theta: Any) -> FloatArray:
         """Its gradient, (k,)."""
-        return np.negative(self._likelihood.gradient(_read(theta)))
+        return -self._likelihood.value_and_gradient(_read(theta))[1]
 
 
 def _read(theta: tuple[Any, ...]) -> npt.ArrayLike:
-    return theta[0] if len(theta) == 1 and np.ndim(theta[0]) == 1 else theta  # type: ignore[no-any-return]
+    return theta[0] if len(theta) == 1 and np.ndim(theta[0]) == 1 else theta

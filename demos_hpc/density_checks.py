@@ -36,13 +36,12 @@ def check_normalized(subject: Subject) -> str:
         away = abs(integral.value - 1)
         where = f"at {subject.describe(point)}"
         found = f"{integral.value:.8g} ± {integral.error:.1g} after {integral.rows} rows"
+        sharp = integral.error <= _USELESS
         if integral.value == 0:
             unclear = f"no density was found {where}; offer sample(), or give rows x near the mass"
-        elif math.isfinite(away) and (away <= subject.tolerance + integral.error and integral.error <= _USELESS):
+        elif sharp and away <= subject.tolerance + integral.error:
             worst = max(worst, away, integral.error)
-        elif math.isnan(integral.error) or (
-            integral.error <= _USELESS and away > subject.tolerance + _MARGIN * integral.error
-        ):
+        elif not math.isfinite(away) or (sharp and away > subject.tolerance + _MARGIN * integral.error):
             raise failed(
                 f"exp(log_density) integrates to {found} {where}, not to 1:"
                 " normalize over the support that the spec declares"
@@ -71,40 +70,37 @@ def check_value(subject: Subject, method: str) -> str:
 
 def check_derivative(subject: Subject, method: str) -> str:
     """Each component of a gradient agrees with finite differences of log_density."""
-    names = subject.spec.param_names
     wrt_x = method == "log_density_gradient_x"
-    if wrt_x:
-        names = tuple(o.name for o in subject.spec.observables)
-    unsettled: list[str] = []
-    for k in range(len(subject.points)):
-        point = _move_inside(subject)[k]
+    columns = subject.spec.observables if wrt_x else subject.spec.parameters
+    names = [column.name for column in columns]
+    unsettled: set[str] = set()
+    for k, point in enumerate(_move_inside(subject)):
         x = subject.rows(k, _ROWS)
         value, gradient = subject.call(method, x, point)
         finite = np.isfinite(value)
-        if not finite.any():
-            unsettled += names
-            continue
         x, value, gradient = x[finite], value[finite], gradient[finite]
         for j, name in enumerate(names):
+            if not finite.any():
+                unsettled.add(name)
+                continue
             line, scale, size = _make_line(subject, x, point, j, wrt_x, gradient[:, j])
             slope, error = differentiate(line, scale, value, size)
-            typical = float(np.median(np.abs(slope[np.isfinite(slope)]))) if np.isfinite(slope).any() else 0.0
-            extent = np.abs(slope) + typical
-            with np.errstate(invalid="ignore"):
-                wrong = ~(np.abs(gradient[:, j] - slope) <= _DERIVATIVE * extent + 30 * error) & np.isfinite(error)
-                settled = 30 * error <= 0.05 * (extent + np.abs(gradient[:, j])) + 1e-6 * (1 + np.abs(value)) / scale
-            if wrong.sum() >= min(_DISAGREE, len(x)):
-                # The row in which the differences are surest.
-                row = int(np.argmin(np.where(wrong, error / extent, np.inf)))
+            extent = np.abs(slope) + np.median(np.abs(slope))
+            away = np.abs(gradient[:, j] - slope)
+            wrong = ~(away <= _DERIVATIVE * extent + 30 * error) & np.isfinite(error)
+            if np.count_nonzero(wrong) >= min(_DISAGREE, len(x)):
+                row = int(np.argmin(np.where(wrong, error / (extent + 1e-300), np.inf)))  # where differences are surest
                 raise failed(
                     f"{method}() gives d log P / d {name} = {gradient[row, j]:.8g} where finite differences of"
-                    f" log_density give {slope[row]:.8g} ± {error[row]:.1g}, in {wrong.sum()} of {len(x)} rows,"
-                    f" at {subject.describe(point)}: correct component {j} of the gradient"
+                    f" log_density give {slope[row]:.8g} ± {error[row]:.1g}, in {np.count_nonzero(wrong)} of {len(x)}"
+                    f" rows, at {subject.describe(point)}: correct component {j} of the gradient"
                 )
-            if settled.sum() < min(8, len(x)):
-                unsettled.append(name)
+            # A slope of nothing settles too, though its error is not small beside it.
+            settled = 30 * error <= 0.05 * (extent + np.abs(gradient[:, j])) + 1e-6 * (1 + np.abs(value)) / scale
+            if np.count_nonzero(settled) < min(8, len(x)):
+                unsettled.add(name)
     if unsettled:
-        raise skipped(f"finite differences did not settle for {', '.join(sorted(set(unsettled)))}")
+        raise skipped(f"finite differences did not settle for {', '.join(sorted(unsettled))}")
     return f"{', '.join(names)}: agrees with finite differences at {len(subject.points)} parameter points"
 
 
@@ -132,9 +128,8 @@ def _make_line(
         scale = max(0.1 * float(high - low), natural) or 0.1
 
         def along_x(h: float) -> tuple[FloatArray, FloatArray]:
-            return _stay_inside(subject, x, x + h * direction, point), _stay_inside(
-                subject, x, x - h * direction, point
-            )
+            ahead, behind = x + h * direction, x - h * direction
+            return _stay_inside(subject, x, ahead, point), _stay_inside(subject, x, behind, point)
 
         return along_x, scale, np.abs(x[:, j])
     room = min(point[j] - subject.spec.lower[j], subject.spec.upper[j] - point[j])
@@ -148,29 +143,36 @@ def _make_line(
 
 def _stay_inside(subject: Subject, x: FloatArray, moved: FloatArray, point: FloatArray) -> FloatArray:
     """log_density of rows that were moved, nan where that was out of the support."""
-    inside = ((moved >= subject.lower) & (moved <= subject.upper)).all(axis=1)
+    inside = np.all((moved >= subject.lower) & (moved <= subject.upper), axis=1)
     return np.where(inside, subject.log_density(np.where(inside[:, np.newaxis], moved, x), point), np.nan)
 
 
 def differentiate(line: Line, scale: float, value: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Derivative of ``line`` at 0 and an estimate of its error, (n,) each.
 
+    Where nothing was finite the derivative is 0 and its error infinite.
+
     Central differences at many steps, each pair extrapolated once (Richardson); every row takes the steps where
     four successive extrapolations agree best, so neither truncation nor roundoff needs to be known. The error
-    is how far these four differ, plus the roundoff of ``value`` and of a coordinate of ``size``.
+    is how far these four differ, plus the roundoff of a coordinate of ``size``, of ``value``, and of what a model
+    may compute in single precision: the least change that is seen at any step.
     """
     steps = scale * _RATIO ** -np.arange(_STEPS)
     with np.errstate(all="ignore"):
-        central = np.stack([np.subtract(*line(float(h))) / (2 * h) for h in steps])
+        change = np.stack([np.subtract(*line(float(h))) for h in steps])
+        central = change / (2 * steps[:, np.newaxis])
         refined = central[1:] + (central[1:] - central[:-1]) / (_RATIO**2 - 1)
-        change = np.abs(np.diff(refined, axis=0))
-        worst = np.max([change[:-2], change[1:-1], change[2:]], axis=0)
+        differ = np.abs(np.diff(refined, axis=0))
         chosen = refined[1:-2]
-        epsilon = np.finfo(np.float64).eps
-        worst = worst + epsilon * (np.abs(value) + size * np.abs(chosen)) / steps[2:-2, np.newaxis]
+        least = np.where(change == 0, np.inf, np.abs(change))
+        least = np.nanmin(np.where(np.isfinite(least), least, np.inf), axis=0)
+        roundoff = np.finfo(np.float64).eps * (np.abs(value) + size * np.abs(chosen))
+        roundoff += np.where(np.isfinite(least), least, 0.0)
+        worst = np.max([differ[:-2], differ[1:-1], differ[2:]], axis=0) + roundoff / steps[2:-2, np.newaxis]
     worst = np.where(np.isfinite(worst), worst, np.inf)
     best = worst.argmin(axis=0)[np.newaxis]
-    return np.take_along_axis(chosen, best, axis=0)[0], np.take_along_axis(worst, best, axis=0)[0]
+    slope = np.take_along_axis(chosen, best, axis=0)[0]
+    return np.where(np.isfinite(slope), slope, 0.0), np.take_along_axis(worst, best, axis=0)[0]
 
 
 def check_score(subject: Subject) -> str:
@@ -179,14 +181,18 @@ def check_score(subject: Subject) -> str:
     This holds where a density is normalized at all params, since then the integral of dP/dparams vanishes. It
     is asked where quadrature is not possible, of a sampler and a gradient that have passed their own checks.
     """
-    if subject.spec.n_observables <= 2 and all(
-        subject.integral(k).error <= _USELESS for k in range(len(subject.points))
-    ):
+    every = range(len(subject.points))
+    if subject.spec.n_observables <= 2 and all(subject.integral(k).error <= _USELESS for k in every):
         raise skipped("not needed: quadrature has told about the normalization")
     moving: list[str] = []
     for k, point in enumerate(subject.points):
         x = subject.draws(k)
         score = subject.call("log_density_gradient", x, point)[1]
+        undefined = np.flatnonzero(~np.isfinite(score).all(axis=1))
+        if len(undefined):
+            raise failed(
+                f"log_density_gradient() is not finite at {len(undefined)} draws, first {x[undefined[0]].tolist()}"
+            )
         spread = score.std(axis=0) / math.sqrt(len(x))
         mean = score.mean(axis=0)
         for j, name in enumerate(subject.spec.param_names):

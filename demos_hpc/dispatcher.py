@@ -317,8 +317,7 @@ class Dispatcher:
         """Carries out what the scheduler returned: answers first, then in order."""
         if self._result is not None:
             batch, frame = self._result
-            parts = [action for action in actions if type(action) is SendPart]
-            if parts:
+            if parts := [action for action in actions if type(action) is SendPart]:
                 for link, message in batch.answer(frame, parts):
                     link.send(message)
         for action in actions:

@@ -27,6 +27,7 @@ class Status(IntEnum):
     BAD_VERSION = 12
     SERVER_LOST = 13
     INTERNAL = 14
+    MODEL_NOT_FOUND = 15
 
 
 class DemosError(Exception):
@@ -127,6 +128,8 @@ class LaunchError(DemosError, RuntimeError):
 class ModelNotFound(DemosError, LookupError):
     """The file, the module or the class of a model does not exist."""
 
+    status = Status.MODEL_NOT_FOUND
+
 
 class RemoteTraceback(Exception):  # noqa: N818  (not an error of its own: it shows another process's)
     """Carries the traceback of another process, shown as the cause of an error here."""
@@ -152,5 +155,6 @@ EXCEPTION_OF: dict[int, type[DemosError]] = {
         BadVersion,
         ServerLost,
         InternalError,
+        ModelNotFound,
     )
 }

@@ -152,7 +152,7 @@ class Future:
             return False
         count = shapes[0][0]
         for shape, width, dtype in zip(shapes, self.widths, dtypes, strict=True):
-            if shape[0] != count or shape[1:] != width or dtype != FLOAT64:
+            if shape != (count, *width) or dtype is not FLOAT64:
                 return False
         return first + count <= self.n_units
 

@@ -92,12 +92,13 @@ class Launch:
             self.servers = self.port.add_links(group, {0: (0, self._name(0))})
         for pair, ranks in enumerate(groups.values()):
             if self._role == "server":
-                bridge = self._world.join(group, ranks[0], pair)
+                joined = self._world.join(group, ranks[0], pair, is_high=False)
                 if self.rank == 0:
-                    self.clients += self.port.add_links(bridge, {i: (r, self._name(r)) for i, r in enumerate(ranks)})
+                    numbered = enumerate(ranks, start=len(servers))
+                    self.clients += self.port.add_links(joined, {i: (r, self._name(r)) for i, r in numbered})
             elif ranks is own:
-                bridge = self._world.join(group, 0, pair)
-                self.servers = self.port.add_links(bridge, {0: (0, self._name(0))})
+                joined = self._world.join(group, 0, pair, is_high=True)
+                self.servers = self.port.add_links(joined, {0: (0, self._name(0))})
         if self._role == "client":
             self._world.stand_in(group)
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from .adapters import make_nutpie_model, make_tensor
 from .arguments import find_outside, read_rows
 from .cost import Cost
 from .desk import bring
@@ -88,7 +89,7 @@ class Likelihood:
     @property
     def start(self) -> FloatArray:
         """The model's own values of the free parameters, (k,), nan where it has none."""
-        return self._params[self._columns]
+        return np.take(self._params, self._columns)
 
     @property
     def limits(self) -> list[tuple[float | None, float | None]]:
@@ -134,7 +135,7 @@ class Likelihood:
                     f"parameter {name!r} is bounded by {bounds}, so no uniform prior lies between its bounds:"
                     " write a prior_transform of your own, or leave it out of free"
                 )
-        theta = lower + points * (upper - lower)
+        theta: FloatArray = lower + points * (upper - lower)
         return theta[0] if is_one else theta
 
     @cached_property
@@ -146,6 +147,14 @@ class Likelihood:
     def cost_gradient(self) -> Callable[..., FloatArray]:
         """The gradient of `cost`."""
         return self.cost.grad
+
+    def as_tensor(self, *theta: Any) -> Any:
+        """log P as a PyTensor scalar: ``pymc.Potential("events", likelihood.as_tensor(mu, sigma))``."""
+        return make_tensor(self, theta)
+
+    def as_nutpie(self, start: npt.ArrayLike | None = None) -> Any:
+        """A model for ``pool.run(nutpie.sample, ...)``; chains begin at ``start``, (k,) or one of (m, k)."""
+        return make_nutpie_model(self, self._read(self.start if start is None else start)[0])
 
     # ---- in the thread that owns the connection -------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,9 +89,9 @@ def load(path: str) -> LoadedModel:
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except ModuleNotFoundError as error:
-        if place.endswith(".py") or error.name != place:
-            raise ModelFailed(f"model {path!r} needs the module {error.name!r}, which is not installed") from error
-        raise ModelNotFound(f"model {path!r}: there is no module {place!r}") from None
+        if not place.endswith(".py") and f"{place}.".startswith(f"{error.name}."):
+            raise ModelNotFound(f"model {path!r}: there is no module {error.name!r}") from None
+        raise ModelFailed(f"model {path!r} needs the module {error.name!r}, which is not installed") from error
     except Exception as error:
         raise ModelFailed(f"model {path!r} could not be imported: {type(error).__name__}: {error}") from error
     made = getattr(module, name, None)
@@ -143,7 +144,9 @@ class LoadedModel:
             raise InvalidInput(f"{type(model).__name__} has no attribute 'spec' of type demos_hpc.ModelSpec")
         offered = [op.title for op, method in METHODS.items() if callable(getattr(model, method, None))]
         if not offered:
-            raise InvalidInput(f"model {spec.name!r} has none of the methods {', '.join(sorted(set(METHODS.values())))}")
+            raise InvalidInput(
+                f"model {spec.name!r} has none of the methods {', '.join(sorted(set(METHODS.values())))}"
+            )
         for name, columns in (("log_density", "observables"), ("evaluate", "outputs")):
             if name in offered and not getattr(spec, columns):
                 raise InvalidInput(f"model {spec.name!r} has {name}() but its spec declares no {columns}")
@@ -165,13 +168,12 @@ class LoadedModel:
             gradient = np.where(outside[:, np.newaxis], 0.0, gradient)
         return [value, gradient]
 
-    def log_likelihood_cells(
-        self, x: FloatArray, params: FloatArray, *, gradient: bool = False
-    ) -> list[FloatArray]:
+    def log_likelihood_cells(self, x: FloatArray, params: FloatArray, *, gradient: bool = False) -> list[FloatArray]:
         """Sums over blocks of x (n, d) for params (k, p): (k, blocks), and (k, blocks, p) with ``gradient``."""
         rows = self.spec.block_rows
         points = [self.log_density_gradient(x, p) if gradient else [self.log_density(x, p)] for p in params]
-        return [np.array([sum_blocks(point[i], rows) for point in points]) for i in range(1 + gradient)]
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities are passed on, see the rule for them
+            return [np.array([sum_blocks(point[i], rows) for point in points]) for i in range(1 + gradient)]
 
     def sample(self, first_row: int, n: int, params: FloatArray, seed: int) -> FloatArray:
         """Draws ``first_row`` to ``first_row + n`` of the sequence that ``seed`` names, (n, d) float64.
@@ -225,7 +227,9 @@ class LoadedModel:
         try:
             return function(*arguments)
         except Exception as error:
-            raise ModelFailed(f"{method}() of model {self.spec.name!r} raised {type(error).__name__}: {error}") from error
+            raise ModelFailed(
+                f"{method}() of model {self.spec.name!r} raised {type(error).__name__}: {error}"
+            ) from error
 
     def _results(self, method: str, got: Any, n: int, widths: tuple[tuple[int, ...], ...]) -> list[FloatArray]:
         if len(widths) == 1:
@@ -254,14 +258,14 @@ def _equal_runs(params: FloatArray, run: slice) -> Iterator[slice]:
     rows = params[run]
     changes = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
     edges = [run.start, *(run.start + changes).tolist(), run.stop]
-    return (slice(a, b) for a, b in zip(edges, edges[1:], strict=False))
+    return (slice(a, b) for a, b in pairwise(edges))
 
 
 def format_traceback(error: BaseException) -> str:
     """The traceback of the model's own exception, for the caller far away; it begins where the model's code does."""
     cause = error.__cause__ or error
     trace = cause.__traceback__
-    while trace is not None and trace.tb_next is not None and _is_ours(trace.tb_frame.f_code.co_filename):
+    while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     return "".join(traceback.format_exception(type(cause), cause, trace))
 

@@ -209,7 +209,12 @@ def _choose_srun_options(srun: str, mpi: str, environment: Mapping[str, str]) ->
         return overlap
     try:
         said = subprocess.run(
-            [srun, "--mpi=list"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False
+            [srun, "--mpi=list"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LaunchError(f"{srun} cannot be run: {error}") from None

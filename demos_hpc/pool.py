@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
+from typing import TypeAlias
 
 from .blocks import limit_run
 from .events import Part, RequestArrived
@@ -25,67 +26,87 @@ DISPATCH_SECONDS = 4e-4
 #: Requests in one chunk.
 MOST_PARTS = 1024
 
+#: Units by client.
+Bill: TypeAlias = "dict[Party[Request], int]"
 
-class Cost:
-    """Seconds per unit of one kind of work, the recent chunks counting most."""
 
-    __slots__ = ("seconds", "units")
+class Work:
+    """One kind of work: what a unit of it costs, the recent chunks counting most, and how much of it waits."""
+
+    __slots__ = ("backlog", "per_unit", "seconds", "units")
 
     def __init__(self) -> None:
         self.seconds = self.units = 0.0
+        #: Seconds for one unit; 0 = not known yet.
+        self.per_unit = 0.0
+        #: Units that wait for a worker.
+        self.backlog = 0
 
     def learn(self, seconds: float, units: int) -> None:
+        """A chunk of ``units`` took ``seconds``."""
         self.seconds = 0.5 * self.seconds + max(seconds, 1e-9)
         self.units = 0.5 * self.units + units
-
-    @property
-    def per_unit(self) -> float:
-        return self.seconds / self.units
+        self.per_unit = self.seconds / self.units
 
 
 class Request:
     """An accepted request, until its final reply."""
 
-    __slots__ = ("answered", "arrived", "chunks", "event", "handed", "is_over", "party", "pool", "waits")
+    __slots__ = ("answered", "arrived", "chunks", "event", "handed", "is_over", "party", "pool", "work")
 
-    def __init__(self, event: RequestArrived, party: Party[Request], pool: Pool) -> None:
+    def __init__(self, event: RequestArrived, party: Party[Request], pool: Pool, work: Work) -> None:
         self.event = event
         self.party = party
         self.pool = pool
+        self.work = work
         #: Units that are here, that workers were given, and whose results are in.
         self.arrived = 0
         self.handed = 0
         self.answered = 0
+        #: Those that workers have.
         self.chunks: dict[Chunk, None] = {}
-        self.waits = False
         self.is_over = False
 
 
 class Chunk:
     """Some units of one or several requests, for one worker."""
 
-    __slots__ = ("charged", "deaths", "id", "is_block", "parts", "pool", "requests", "work", "worker")
+    __slots__ = ("bill", "deaths", "id", "is_block", "parts", "pool", "rate", "requests", "units", "work", "worker")
 
-    def __init__(self, requests: list[Request], parts: list[Part], *, is_block: bool = False) -> None:
+    def __init__(self, requests: list[Request], parts: list[Part], bill: Bill, rate: float) -> None:
         #: Set whenever it is handed out, so that a result names the one attempt that it belongs to.
         self.id = 0
         self.pool = requests[0].pool
-        self.work = requests[0].event.work
+        self.work = requests[0].work
         self.requests = requests
         self.parts = parts
+        #: Whose units these are, and the seconds for each that was charged when they were handed out.
+        self.bill = bill
+        self.rate = rate
+        self.units = sum(bill.values())
         self.worker: Worker | None = None
         self.deaths = 0
-        self.is_block = is_block
-        self.charged = 0.0
+        #: Whether it was cut as far as it may be.
+        self.is_block = False
+
+    @classmethod
+    def of_one(cls, request: Request, part: Part, rate: float) -> Chunk:
+        """Some units of one request."""
+        return cls([request], [part], {request.party: part.count}, rate)
 
     @property
-    def units(self) -> int:
-        return sum(part.count for part in self.parts)
-
-    @property
-    def living(self) -> Iterator[tuple[Request, Part]]:
+    def living(self) -> list[tuple[Request, Part]]:
         """Those of its parts that somebody still waits for."""
-        return ((r, p) for r, p in zip(self.requests, self.parts, strict=True) if not r.is_over)
+        return [(r, p) for r, p in zip(self.requests, self.parts, strict=True) if not r.is_over]
+
+    def keep(self, living: list[tuple[Request, Part]]) -> None:
+        """The other parts are computed no more."""
+        self.requests = [request for request, _ in living]
+        self.parts = [part for _, part in living]
+        self.bill = {}
+        for request, part in living:
+            self.bill[request.party] = self.bill.get(request.party, 0) + part.count
+        self.units = sum(self.bill.values())
 
 
 class Worker:
@@ -112,8 +133,7 @@ class Pool:
         # Workers with no chunk, and with one; the last to come is the first to go, since it is still awake.
         self._idle: dict[Worker, None] = {}
         self._half: dict[Worker, None] = {}
-        self._costs: dict[Hashable, Cost] = {}
-        self._backlog: dict[Hashable, int] = {}
+        self._works: dict[Hashable, Work] = {}
 
     # ---- workers --------------------------------------------------------------------------------------------
 
@@ -126,25 +146,21 @@ class Pool:
         self._idle.pop(worker, None)
         self._half.pop(worker, None)
 
-    def take_worker(self) -> Worker | None:
-        """A worker for the next chunk, or None where it had better wait."""
-        if self._idle:
-            return next(reversed(self._idle))
-        if self._half and self._may_queue():
-            return next(reversed(self._half))
-        return None
+    def has_room(self) -> bool:
+        """Whether a worker should be given a chunk now."""
+        return bool(self._idle) or (bool(self._half) and self._may_queue())
 
-    def give(self, worker: Worker, chunk: Chunk, now: float) -> None:
-        """The worker has this chunk from now on, behind those it has already."""
-        self._idle.pop(worker, None)
-        self._half.pop(worker, None)
-        if worker.chunks:
-            worker.chunks.append(chunk)
-        else:
-            worker.chunks.append(chunk)
-            worker.since = now
+    def give(self, chunk: Chunk, now: float) -> Worker:
+        """Gives the chunk to a worker, behind what that has already."""
+        if self._idle:
+            worker, _ = self._idle.popitem()
             self._half[worker] = None
+            worker.since = now
+        else:
+            worker, _ = self._half.popitem()
+        worker.chunks.append(chunk)
         chunk.worker = worker
+        return worker
 
     def release(self, worker: Worker, chunk: Chunk, now: float) -> None:
         """The worker is done with this chunk."""
@@ -163,13 +179,12 @@ class Pool:
 
         Not if it is long and might soon run elsewhere.
         """
-        if self.retries or not self.shares:
+        if self.retries or not self.shares.waiting:
             return False
-        work = self.shares.next().queue[0].event.work
-        cost = self._costs.get(work)
-        if cost is None:
+        work = next(iter(self.shares.next().queue)).work
+        if not work.per_unit:
             return False
-        seconds = self._target_units(work) * cost.per_unit
+        seconds = self._target_units(work) * work.per_unit
         return seconds <= SHORT_CHUNK or self.backlog_seconds >= self.n_workers * seconds
 
     # ---- requests -------------------------------------------------------------------------------------------
@@ -177,96 +192,113 @@ class Pool:
     @property
     def backlog_seconds(self) -> float:
         """What waits, as seconds of one worker, as far as costs are known."""
-        costs = self._costs
-        return sum(units * costs[work].per_unit for work, units in self._backlog.items() if work in costs)
+        return sum([work.backlog * work.per_unit for work in self._works.values()])
+
+    def accept(self, event: RequestArrived, party: Party[Request]) -> Request:
+        """A request that this pool's workers are to answer."""
+        work = self._works.get(event.work)
+        if work is None:
+            work = self._works[event.work] = Work()
+        return Request(event, party, self, work)
+
+    def take_whole(self, request: Request) -> Chunk | None:
+        """A request that need neither wait nor be shared out, as one chunk; None where it had better do either."""
+        event, work = request.event, request.work
+        units = event.units
+        if not self._idle or self.shares.waiting or self.retries or event.available != units or units > event.limit:
+            return None
+        if units * work.per_unit > SHORTEST_CHUNK if work.per_unit else units > FIRST_UNITS:
+            return None
+        request.arrived = request.handed = units
+        self.shares.skip(request.party)
+        self.shares.charge(request.party, units * work.per_unit)
+        return Chunk([request], [Part(event.request, 0, units)], {request.party: units}, work.per_unit)
 
     def wait(self, request: Request, units: int) -> None:
-        """``units`` more of this request are here and wait for a worker."""
-        if not units:
-            return
-        work = request.event.work
-        request.arrived += units
-        self._backlog[work] = self._backlog.get(work, 0) + units
-        if not request.waits:
-            request.waits = True
-            self.shares.push(request.party, request)
+        """``units`` more of this request are here."""
+        if units:
+            if request.arrived == request.handed:
+                self.shares.push(request.party, request)
+            request.arrived += units
+            request.work.backlog += units
 
     def drop(self, request: Request) -> None:
-        """Nothing of this request waits any more; its place in the queue is found empty later."""
-        self._backlog[request.event.work] -= request.arrived - request.handed
+        """Nothing of this request waits any more."""
+        waiting = request.arrived - request.handed
+        if waiting:
+            request.work.backlog -= waiting
+            self.shares.remove(request.party, request)
 
-    def learn(self, chunk: Chunk, seconds: float) -> None:
-        """A chunk took its worker ``seconds``: for the estimates, and for the clients' accounts."""
-        units = chunk.units
-        self._costs.setdefault(chunk.work, Cost()).learn(seconds, units)
-        excess = (seconds - chunk.charged) / units
-        for request, part in zip(chunk.requests, chunk.parts, strict=True):
-            Shares.charge(request.party, excess * part.count)
+    def settle(self, chunk: Chunk, seconds: float) -> None:
+        """A chunk took its worker ``seconds``: corrects what its clients were charged for it."""
+        excess = seconds / chunk.units - chunk.rate
+        for party, units in chunk.bill.items():
+            self.shares.charge(party, excess * units)
 
-    def next_chunk(self, now: float, expired: list[Request]) -> Chunk | None:
-        """The chunk whose turn it is, or None where all that waited was void.
+    def next_chunk(self, now: float, late: list[Request]) -> Chunk | None:
+        """The chunk whose turn it is, or None where that is void.
 
-        Requests past their deadline go to ``expired`` and are not started.
+        It is void for requests past their deadline: these go to ``late``, and are not started.
         """
         while self.retries:
-            chunk = self.retries.popleft()
-            living = list(chunk.living)
+            chunk = self.retries[0]
+            living = chunk.living
+            late += [request for request, _ in living if request.event.deadline <= now]
+            if late:
+                return None
+            self.retries.popleft()
             if living:
-                chunk.requests, chunk.parts = [list(column) for column in zip(*living, strict=True)]  # type: ignore[assignment]
+                chunk.keep(living)
                 return chunk
+        shares = self.shares
         requests: list[Request] = []
         parts: list[Part] = []
+        bill: Bill = {}
+        party = None
+        rate = 0.0
         room = 0
-        while self.shares and len(parts) < MOST_PARTS:
-            party = self.shares.next()
-            request = party.queue[0]
+        while shares.waiting and len(parts) < MOST_PARTS:
+            if party is None or not party.queue:
+                party = shares.next()
+                bill.setdefault(party, 0)
+            request = next(iter(party.queue))
             event = request.event
-            if request.is_over or event.deadline <= now:
-                self.shares.pop(party)
-                if not request.is_over:
-                    expired.append(request)
-                continue
-            waiting = request.arrived - request.handed
-            if not parts:
-                room = min(self._target_units(event.work), event.limit - request.handed % event.limit)
-            elif event.merge != requests[0].event.merge or waiting > room:
+            if event.deadline <= now:
+                if not parts:
+                    late.append(request)
                 break
-            count = min(room, waiting)
+            handed = request.handed
+            count = request.arrived - handed
+            if not parts:
+                work, merge = request.work, event.merge
+                rate = work.per_unit
+                room = min(self._target_units(work), event.limit - handed % event.limit)
+                count = min(count, room)
+            elif event.merge != merge or handed or count > room:
+                break
             if event.period > 1:
-                count = limit_run(request.handed, count, event.period)
+                count = limit_run(handed, count, event.period)
             requests.append(request)
-            parts.append(self._hand_out(request, count))
+            parts.append(Part(event.request, handed, count))
+            request.handed = handed + count
+            work.backlog -= count
+            if request.handed == request.arrived:
+                shares.remove(party, request)
+            bill[party] += count
             room -= count
-            if event.merge is None or room <= 0:
+            if merge is None or room <= 0:
                 break
         if not parts:
             return None
-        return self._charged(Chunk(requests, parts))
+        for party, units in bill.items():
+            shares.charge(party, rate * units)
+        return Chunk(requests, parts, bill, rate)
 
-    def _hand_out(self, request: Request, count: int) -> Part:
-        part = Part(request.event.request, request.handed, count)
-        request.handed += count
-        self._backlog[request.event.work] -= count
-        if request.handed == request.arrived:
-            request.waits = False
-            self.shares.pop(request.party)
-        return part
-
-    def _charged(self, chunk: Chunk) -> Chunk:
-        """Charges the clients what the chunk will probably cost; `learn` corrects it."""
-        cost = self._costs.get(chunk.work)
-        if cost is not None:
-            per_unit = cost.per_unit
-            for request, part in zip(chunk.requests, chunk.parts, strict=True):
-                Shares.charge(request.party, per_unit * part.count)
-            chunk.charged = per_unit * chunk.units
-        return chunk
-
-    def _target_units(self, work: Hashable) -> int:
+    def _target_units(self, work: Work) -> int:
         """Units that the next chunk should have: enough for balance at the end, enough to amortize the post."""
-        cost = self._costs.get(work)
-        if cost is None:
+        if not work.per_unit:
             return FIRST_UNITS
         longest = max(self._chunk_seconds, self.n_workers * DISPATCH_SECONDS)
-        seconds = self._backlog[work] * cost.per_unit / (2 * self.n_workers)
-        return max(1, int(min(max(seconds, SHORTEST_CHUNK), longest) / cost.per_unit))
+        fair = work.backlog * work.per_unit / (2 * self.n_workers)
+        seconds = min(max(fair, SHORTEST_CHUNK), longest)
+        return int(seconds / work.per_unit) or 1

@@ -108,7 +108,7 @@ def run_analysis(command: list[str], config: Config) -> None:
         if error.code not in (None, 0):
             _give_up(launch, script, error)
     except BaseException as error:
-        traceback.print_exception(error)
+        _show_traceback(error)
         _give_up(launch, script, error)
     if analysis.connection is None:
         print(
@@ -129,6 +129,14 @@ def _run(command: list[str]) -> None:
         sys.argv = command
         sys.path.insert(0, str(Path(command[0]).resolve().parent))
         runpy.run_path(command[0], run_name="__main__")
+
+
+def _show_traceback(error: BaseException) -> None:
+    """The script's own traceback, as without us."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, runpy.__file__, "<frozen runpy>"):
+        trace = trace.tb_next
+    traceback.print_exception(type(error), error, trace)
 
 
 def _give_up(launch: Launch, script: str, error: BaseException) -> NoReturn:

@@ -168,6 +168,7 @@ class Integral:
         return counts
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a density may be infinite, and its integral then is
 def integrate(
     log_density: LogDensity,
     lower: FloatArray,
@@ -312,8 +313,7 @@ def _refine(box: Box, points: FloatArray, target: float, max_rows: int) -> Integ
     def measure(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
         y = low[:, np.newaxis] + (high - low)[:, np.newaxis] * grid
         log_mass = box.log_mass(y.reshape(-1, d)).reshape(len(low), -1)
-        with np.errstate(over="ignore"):
-            return (np.exp(log_mass) * weight).sum(axis=1) * (high - low).prod(axis=1), log_mass.max(axis=1)
+        return (np.exp(log_mass) * weight).sum(axis=1) * (high - low).prod(axis=1), log_mass.max(axis=1)
 
     low, high = _cut_around(points)
     mass, seen = measure(low, high)
@@ -324,9 +324,8 @@ def _refine(box: Box, points: FloatArray, target: float, max_rows: int) -> Integ
         # A cell whose nodes see much less than its points do has missed something, however stable its integral.
         known = np.full(len(mass), -np.inf)
         np.maximum.at(known, owner, height)
-        with np.errstate(invalid="ignore", over="ignore"):
-            at_most = np.exp(known) * (high - low).prod(axis=1)
-            error = np.where(known - seen > math.log(4), np.maximum(change, at_most), change)
+        at_most = np.exp(known) * (high - low).prod(axis=1)
+        error = np.where(known - seen > math.log(4), np.maximum(change, at_most), change)
         chosen = _worst(error, target / 2)
         if not np.isinf(change).any():  # the first halving is what gives errors at all: it is always done
             chosen = chosen[: max(0, (max_rows - box.rows) // (len(grid) * len(halves)))]

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from .messages import Array
-from .wire import FIELDS, HEADER_BYTES, Frame, Layout, Packed, pack, read_layout
+from .wire import FIELDS, HEADER_BYTES, OFFSETS, Frame, Layout, Packed, pack
 
 _CODES = dict(FIELDS)
-_OFFSETS = {
-    name: struct.calcsize("<" + "".join(code for _, code in FIELDS[:nth])) for nth, (name, _) in enumerate(FIELDS)
-}
-_KIND, _FLAGS, _ID, _REVISION = (struct.Struct("<" + _CODES[name]) for name in ("kind", "flags", "id", "revision"))
+_FLAGS, _ID, _REVISION = (struct.Struct("<" + _CODES[name]) for name in ("flags", "id", "revision"))
+_KIND_AT, _FLAGS_AT, _ID_AT, _REVISION_AT = (OFFSETS[name] for name in ("kind", "flags", "id", "revision"))
+_DEADLINE_AT = OFFSETS["deadline_ms"]
 
 
 def pass_on(frame: Frame, *, kind: int, id: int, flags: int, revision: int) -> Packed:  # noqa: A002
@@ -23,35 +22,45 @@ def pass_on(frame: Frame, *, kind: int, id: int, flags: int, revision: int) -> P
     Its header is changed in place and its arrays are only referred to: nothing is copied, but where the frame
     shares its buffer with others.
     """
-    buffer, size = frame.buffer, HEADER_BYTES + frame.header.payload
-    if frame.is_inline and len(buffer) != size:
+    buffer, is_inline = frame.buffer, frame.is_inline
+    size = HEADER_BYTES + frame.header.payload
+    if is_inline and len(buffer) != size:
         buffer = buffer[frame.start : frame.start + size]
-    elif not frame.is_inline and frame.start:
+    elif not is_inline and frame.start:
         buffer = buffer[frame.start :]
-    _KIND.pack_into(buffer, _OFFSETS["kind"], kind)
-    _FLAGS.pack_into(buffer, _OFFSETS["flags"], flags)
-    _ID.pack_into(buffer, _OFFSETS["id"], id)
-    _REVISION.pack_into(buffer, _OFFSETS["revision"], revision)
-    if frame.is_inline:
-        return Packed(buffer, ())
-    return Packed(buffer, flatten(read_layout(frame.header, buffer), frame.arrays))
+    buffer[_KIND_AT] = kind
+    _FLAGS.pack_into(buffer, _FLAGS_AT, flags)
+    _ID.pack_into(buffer, _ID_AT, id)
+    _REVISION.pack_into(buffer, _REVISION_AT, revision)
+    return Packed(buffer, () if is_inline else flatten(frame.layout, frame.arrays))
 
 
 def pack_many(ids: Sequence[int], arrays: Sequence[Array], rows: int, **fields: int) -> bytearray:
     """A small frame for each of ``ids``, in one message: the i-th has rows [i * rows, (i + 1) * rows) of the arrays.
 
-    The arrays are float64, so that every frame ends at a multiple of 8 bytes. ``fields`` are those of `wire.pack`.
+    The arrays are float64, so that every frame ends at a multiple of 8 bytes. ``fields`` are those of `wire.pack`;
+    ``deadline_ms``, if any, stands for the rows with nan or +inf, and each frame gets its own number of them.
     """
     template = pack(arrays=[array[:rows] for array in arrays], n_rows=rows, **fields).head
     frames = np.empty((len(ids), len(template)), dtype=np.uint8)
     frames[:] = np.frombuffer(template, dtype=np.uint8)
-    frames[:, _OFFSETS["id"] : _OFFSETS["id"] + 8] = np.array(ids, dtype="<u8").view(np.uint8).reshape(-1, 8)
+    frames[:, _ID_AT : _ID_AT + 8] = np.array(ids, dtype="<u8").view(np.uint8).reshape(-1, 8)
+    if fields.get("deadline_ms"):
+        counts = find_nonfinite(arrays[0]).reshape(len(ids), -1).sum(axis=1, dtype="<u4")
+        frames[:, _DEADLINE_AT : _DEADLINE_AT + 4] = counts.view(np.uint8).reshape(-1, 4)
     at = len(template)
     for array in reversed(arrays):
         data = array.reshape(len(ids), -1).view(np.uint8)
         at -= data.shape[1]
         frames[:, at : at + data.shape[1]] = data
     return bytearray(frames)  # type: ignore[call-overload, no-any-return]
+
+
+def find_nonfinite(values: Array) -> Array:
+    """Which rows of (n, ...) have nan or +inf, (n,) bool; -inf is a valid log-density."""
+    bad: Array = np.asarray(np.isnan(values) | np.isposinf(values))
+    rows: Array = bad.reshape(len(values), -1).any(axis=1)
+    return rows
 
 
 def flatten(layout: Layout, arrays: Sequence[Array]) -> list[Array]:

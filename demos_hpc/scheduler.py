@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from .blocks import limit_run
 from .errors import Status
 from .events import (
     Action,
@@ -46,6 +47,11 @@ from .shares import Party
 
 #: Deaths that a chunk may see before it is cut into blocks, and a block before it is blamed.
 DEATHS = 2
+#: Runs that a part is cut into at once. One of more blocks is cut twice, since a list of them all would be too long.
+MOST_RUNS = 4096
+
+_OK = int(Status.OK)
+_STATUSES = frozenset(Status)
 
 
 class Limits(NamedTuple):
@@ -59,11 +65,11 @@ class Limits(NamedTuple):
 class _Client:
     """A client, with an account at each model that it calls."""
 
-    __slots__ = ("parties", "requests", "user")
+    __slots__ = ("accounts", "requests", "user")
 
     def __init__(self, user: str) -> None:
         self.user = user
-        self.parties: dict[int, Party[Request]] = {}
+        self.accounts: dict[int, tuple[Pool, Party[Request]]] = {}
         self.requests: dict[int, Request] = {}
 
 
@@ -79,6 +85,8 @@ class Scheduler:
         self._requests: dict[int, Request] = {}
         self._chunks: dict[int, Chunk] = {}
         self._deadlines: list[tuple[float, int]] = []
+        #: When to look for workers that are past their time.
+        self._next_check = math.inf
         self._last_chunk = 0
         self._handlers: dict[type[Any], Callable[[Any, float, list[Action]], None]] = {
             RequestArrived: self._request_arrived,
@@ -107,10 +115,7 @@ class Scheduler:
     @property
     def next_deadline(self) -> float:
         """When `Tick` has to come at the latest; infinity where nothing waits for the clock."""
-        when = self._deadlines[0][0] if self._deadlines else math.inf
-        if self.limits.chunk_timeout:
-            when = min([when, *(w.since + self.limits.chunk_timeout for w in self._workers.values())])
-        return when
+        return min(self._deadlines[0][0], self._next_check) if self._deadlines else self._next_check
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What is to be done about ``event``, which happened at ``now`` (seconds on any steady clock)."""
@@ -125,27 +130,33 @@ class Scheduler:
         if client is None:
             actions.append(Forget(event.request))
             return
-        pool = self._pool(event.model)
-        party = client.parties.get(event.model)
-        if party is None:
-            party = client.parties[event.model] = pool.shares.join(client.user)
+        account = client.accounts.get(event.model)
+        if account is None:
+            pool = self._pool(event.model)
+            account = client.accounts[event.model] = pool, pool.shares.join(client.user)
+        pool, party = account
         refusal = None
         if self.is_draining:
             refusal = SendFailure(event.request, Status.DRAINING, "the server is ending; try another")
+        elif event.units < 1:
+            refusal = SendFailure(event.request, Status.INVALID_INPUT, f"a request of {event.units} units of work")
         elif event.deadline <= now:
             refusal = SendFailure(event.request, Status.DEADLINE, "the deadline had passed when the request arrived")
-        elif len(party.queue) >= self.limits.max_queued_requests:
+        elif len(client.requests) >= self.limits.max_queued_requests:
             wait = max(pool.backlog_seconds / max(pool.n_workers, 1), 0.01)
-            message = f"{len(party.queue)} requests of this client are waiting already; take some answers first"
+            message = f"{len(client.requests)} requests of this client are waiting already; take some answers first"
             refusal = SendFailure(event.request, Status.BUSY, message, retry_after=wait)
         if refusal:
             actions += (refusal, Forget(event.request))
             return
-        request = Request(event, party, pool)
-        self._requests[event.request] = request
-        client.requests[event.request] = request
+        request = pool.accept(event, party)
+        self._requests[event.request] = client.requests[event.request] = request
         if event.deadline < math.inf:
             self._watch(event)
+        whole = pool.take_whole(request)
+        if whole is not None:
+            self._assign(whole, now, actions)
+            return
         pool.wait(request, event.available)
         self._fill(pool, now, actions)
 
@@ -166,16 +177,22 @@ class Scheduler:
         self._end(request, actions)
 
     def _end(self, request: Request, actions: list[Action]) -> None:
-        """Nothing more is done for this request, and nothing of it is kept."""
+        """Nothing more is done for this request."""
+        self._forget(request, actions)
+        request.pool.drop(request)
+        actions += [
+            Revoke(chunk.worker.id, chunk.id)
+            for chunk in request.chunks
+            # Backwards: where a client's requests end one after the other, the last still lives.
+            if chunk.worker and all(r.is_over for r in reversed(chunk.requests))
+        ]
+
+    def _forget(self, request: Request, actions: list[Action]) -> None:
         event = request.event
         request.is_over = True
         del self._requests[event.request]
         if client := self._clients.get(event.client):
             del client.requests[event.request]
-        request.pool.drop(request)
-        for chunk in request.chunks:
-            if chunk.worker is not None and all(r.is_over for r in chunk.requests):
-                actions.append(Revoke(chunk.worker.id, chunk.id))
         actions.append(Forget(event.request))
 
     def _client_joined(self, event: ClientJoined, now: float, actions: list[Action]) -> None:
@@ -187,14 +204,16 @@ class Scheduler:
             return
         for request in client.requests.values():
             self._end(request, actions)
-        for model in client.parties:
-            self._fill(self._pools[model], now, actions)
+        for pool, _ in client.accounts.values():
+            self._fill(pool, now, actions)
 
     # ---- workers come and go --------------------------------------------------------------------------------
 
     def _worker_joined(self, event: WorkerJoined, now: float, actions: list[Action]) -> None:
         pool = self._pool(event.model)
         worker = self._workers[event.worker] = Worker(event.worker, pool)
+        if self.limits.chunk_timeout:
+            self._next_check = min(self._next_check, now + self.limits.chunk_timeout)
         pool.add(worker)
         self._fill(pool, now, actions)
 
@@ -207,30 +226,26 @@ class Scheduler:
             self._detach(chunk)
             chunk.worker = None
         # Only the first chunk was being computed; the second is innocent.
-        for chunk in worker.chunks[:1]:
-            chunk.deaths += 1
-        for chunk in worker.chunks:
+        for nth, chunk in enumerate(worker.chunks):
+            chunk.deaths += nth == 0
             self._retry(chunk, actions)
         self._fill(worker.pool, now, actions)
 
     def _retry(self, chunk: Chunk, actions: list[Action]) -> None:
         """A chunk whose worker has died is given to another, cut into blocks, or blamed."""
         if chunk.deaths < DEATHS:
-            self._queue_again(chunk)
+            chunk.pool.retries.append(chunk)
             return
-        for request, part in list(chunk.living):
+        for request, part in chunk.living:
             if chunk.is_block:
                 message = f"they were with {DEATHS} workers, one after the other, that died"
                 failure = SendFailure(part.request, Status.MODEL_CRASHED, message, part=part)
                 self._fail(request, failure, actions)
-            else:
-                for run in _cut(part, request.event.block):
-                    self._queue_again(Chunk([request], [run], is_block=True))
-
-    def _queue_again(self, chunk: Chunk) -> None:
-        for request in chunk.requests:
-            request.chunks[chunk] = None
-        chunk.pool.retries.append(chunk)
+                return
+            for run in _cut(part, request.event.block, request.event.period):
+                piece = Chunk.of_one(request, run, chunk.rate)
+                piece.is_block = run.count <= request.event.block
+                chunk.pool.retries.append(piece)
 
     def _detach(self, chunk: Chunk) -> None:
         """No request counts on this chunk any more, and its result has no name."""
@@ -241,36 +256,37 @@ class Scheduler:
     # ---- results --------------------------------------------------------------------------------------------
 
     def _result_arrived(self, event: ResultArrived, now: float, actions: list[Action]) -> None:
-        worker = self._workers.get(event.worker)
         chunk = self._chunks.get(event.chunk)
-        if worker is None or chunk is None or chunk.worker is not worker:
+        if chunk is None or chunk.worker is None or chunk.worker.id != event.worker:
             return  # late, or for the second time
-        worker.pool.release(worker, chunk, now)
+        pool = chunk.pool
+        pool.release(chunk.worker, chunk, now)
         self._detach(chunk)
-        if event.status == Status.OK:
-            chunk.pool.learn(chunk, event.seconds)
-            self._deliver(chunk, event.chunk, actions)
-        elif event.status != Status.CANCELLED:
-            self._blame(chunk, Status(event.status), actions)
-        self._fill(worker.pool, now, actions)
+        pool.settle(chunk, event.seconds)
+        if event.status == _OK:
+            chunk.work.learn(event.seconds, chunk.units)
+            self._deliver(chunk, actions)
+        else:
+            self._blame(chunk, Status(event.status) if event.status in _STATUSES else Status.INTERNAL, actions)
+        self._fill(pool, now, actions)
 
-    def _deliver(self, chunk: Chunk, number: int, actions: list[Action]) -> None:
+    def _deliver(self, chunk: Chunk, actions: list[Action]) -> None:
         for index, (request, part) in enumerate(zip(chunk.requests, chunk.parts, strict=True)):
             if request.is_over:
                 continue
             request.answered += part.count
             final = request.answered == request.event.units
-            actions.append(SendPart(number, index, part, final))
+            actions.append(SendPart(chunk.id, index, part, final))
             if final:
-                self._end(request, actions)
+                self._forget(request, actions)
 
     def _blame(self, chunk: Chunk, status: Status, actions: list[Action]) -> None:
-        """A worker could not compute this chunk: its request fails; several requests are tried one by one."""
-        for request, part in list(chunk.living):
+        """A worker did not compute this chunk: its request fails; several requests are tried one by one."""
+        for request, part in chunk.living:
             if len(chunk.parts) == 1:
                 self._fail(request, SendFailure(part.request, status, "", chunk.id, part), actions)
             else:
-                self._queue_again(Chunk([request], [part]))
+                chunk.pool.retries.append(Chunk.of_one(request, part, 0.0))
 
     # ---- time -----------------------------------------------------------------------------------------------
 
@@ -287,10 +303,21 @@ class Scheduler:
             if request := self._requests.get(number):
                 self._expire(request, actions)
                 pools[request.pool] = None
-        if self.limits.chunk_timeout:
-            actions += (Evict(w.id) for w in self._workers.values() if now - w.since >= self.limits.chunk_timeout)
+        if now >= self._next_check:
+            self._evict(now, actions)
         for pool in pools:
             self._fill(pool, now, actions)
+
+    def _evict(self, now: float, actions: list[Action]) -> None:
+        """Gives up the workers that are past their time inside one chunk; no result of theirs counts any more."""
+        timeout = self.limits.chunk_timeout
+        for worker in [w for w in self._workers.values() if w.since + timeout <= now]:
+            actions.append(Evict(worker.id))
+            self._worker_lost(WorkerLost(worker.id), now, actions)
+        # Nothing that starts from now on can be late before that. At most a hundred looks per timeout: with many
+        # workers one look is long.
+        oldest = min([now, *(w.since for w in self._workers.values())])
+        self._next_check = max(oldest + timeout, now + 0.01 * timeout)
 
     def _expire(self, request: Request, actions: list[Action]) -> None:
         event = request.event
@@ -308,22 +335,21 @@ class Scheduler:
 
     def _fill(self, pool: Pool, now: float, actions: list[Action]) -> None:
         """Gives work to workers while there is both."""
-        while (pool.shares or pool.retries) and (worker := pool.take_worker()):
-            expired: list[Request] = []
-            chunk = pool.next_chunk(now, expired)
-            for request in expired:
+        while (pool.shares.waiting or pool.retries) and pool.has_room():
+            late: list[Request] = []
+            chunk = pool.next_chunk(now, late)
+            for request in late:
                 self._expire(request, actions)
             if chunk is not None:
-                self._assign(chunk, worker, now, actions)
+                self._assign(chunk, now, actions)
 
-    def _assign(self, chunk: Chunk, worker: Worker, now: float, actions: list[Action]) -> None:
-        self._last_chunk += 1
-        chunk.id = self._last_chunk
-        self._chunks[chunk.id] = chunk
+    def _assign(self, chunk: Chunk, now: float, actions: list[Action]) -> None:
+        number = self._last_chunk = chunk.id = self._last_chunk + 1
+        self._chunks[number] = chunk
         for request in chunk.requests:
             request.chunks[chunk] = None
-        chunk.pool.give(worker, chunk, now)
-        actions.append(SendChunk(worker.id, chunk.id, chunk.parts))
+        worker = chunk.pool.give(chunk, now)
+        actions.append(SendChunk(worker.id, number, chunk.parts))
 
     def _pool(self, model: int) -> Pool:
         pool = self._pools.get(model)
@@ -332,8 +358,12 @@ class Scheduler:
         return pool
 
 
-def _cut(part: Part, block: int) -> list[Part]:
-    """The runs of at most ``block`` units of a part, cut at multiples of ``block``."""
-    starts = [part.first, *range(part.first - part.first % block + block, part.first + part.count, block)]
-    ends = [*starts[1:], part.first + part.count]
-    return [Part(part.request, start, end - start) for start, end in zip(starts, ends, strict=True)]
+def _cut(part: Part, block: int, period: int) -> Iterator[Part]:
+    """The runs of at most ``block`` units of a part, cut at multiples of ``block``; longer ones of a vast part."""
+    request, first, count = part
+    end = first + count
+    step = block * -(-count // (block * MOST_RUNS))
+    while first < end:
+        count = limit_run(first, min(step - first % step, end - first), period)
+        yield Part(request, first, count)
+        first += count

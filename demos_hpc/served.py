@@ -10,7 +10,7 @@ from .errors import InvalidInput, TooLarge
 from .messages import FloatArray, Operation
 from .plan import Plan, make_plan
 from .spec import ModelSpec
-from .wire import Frame, read_layout
+from .wire import Frame, Layout
 
 #: Plans kept for requests that look like earlier ones.
 KEPT_PLANS = 4096
@@ -40,7 +40,7 @@ class Served:
         self.fingerprints: list[str] = []
         self.statistics = Statistics()
         self._max_request_bytes = max_request_bytes
-        self._plans: dict[tuple[int, int, int, bytes], Plan] = {}
+        self._plans: dict[tuple[int, int, int, Layout], Plan] = {}
 
     def set_params(self, changes: Any) -> None:
         """Changes server-side parameters, ``{name: value}``, and their revision."""
@@ -50,10 +50,11 @@ class Served:
     def plan(self, frame: Frame) -> Plan:
         """How a request is worked on; `InvalidInput`, `NotOffered` or `TooLarge` where it is not."""
         header = frame.header
-        key = (header.operation, header.flags, header.n_rows, frame.descriptors)
+        layout = frame.layout
+        key = (header.operation, header.flags, header.n_rows, layout)
         plan = self._plans.get(key)
         if plan is None:
-            plan = make_plan(self.spec, header, read_layout(header, frame.buffer, frame.start))
+            plan = make_plan(self.spec, header, layout)
             self._check_size(plan, header.payload)
             if len(self._plans) >= KEPT_PLANS:
                 self._plans.clear()

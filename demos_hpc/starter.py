@@ -44,9 +44,13 @@ def make_programs(
         Where a model's file does not exist.
     """
     if len(workers) not in (1, len(models)):
-        raise InvalidInput(f"{len(models)} models and {len(workers)} numbers of workers; give one number, or one each")
+        raise InvalidInput(
+            f"workers: {len(workers)} numbers for {len(models)} model(s); give one for all, or one for each"
+        )
     if ranks < 1 or min(workers) < 1:
-        raise InvalidInput(f"a launch of {min(workers)} workers and {ranks} ranks of the analysis; each needs one at least")
+        raise InvalidInput(
+            f"a launch of {min(workers)} workers and {ranks} ranks of the analysis; each needs one at least"
+        )
     for model in models:
         find(model)
     counts = list(workers) * len(models) if len(workers) == 1 else list(workers)
@@ -55,9 +59,11 @@ def make_programs(
     return [*servers, Program(ranks, (*PYTHON, *analysis))]
 
 
-def describe(launcher: Launcher, programs: Sequence[Program], directory: Path) -> LaunchPlan:
-    """The launch of these programs, with what is set for its ranks unless it is set already."""
-    environment = limit_threads(os.environ)
+def describe(
+    launcher: Launcher, programs: Sequence[Program], directory: Path, variables: Mapping[str, str] | None = None
+) -> LaunchPlan:
+    """The launch of these programs; its ranks get ``variables``, and one thread each unless that is set."""
+    environment = {**(variables or {}), **limit_threads(os.environ)}
     if "PYTHONUNBUFFERED" not in os.environ:
         environment["PYTHONUNBUFFERED"] = "1"  # what a rank prints shall be seen when it prints it
     environment["DEMOS_RUN_DIR"] = str(directory / "ranks")

@@ -114,7 +114,9 @@ class Submit:
             return tuple(outs) if outs else (value, gradient)
 
         outside = find_outside(points, spec)
-        return self._start_rows(Operation.LOG_DENSITY, x, points, outside, ((),), None, finish, timeout, progress)
+        future = self._start_rows(Operation.LOG_DENSITY, x, points, outside, ((),), None, finish, timeout)
+        future.progress = progress
+        return future
 
     def log_likelihood(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -49,8 +50,6 @@ _HEADER = struct.Struct("<" + "".join(code for _, code in FIELDS))
 HEADER_BYTES = _HEADER.size
 #: Where each field begins, bytes.
 OFFSETS = {name: struct.calcsize("<" + "".join(code for _, code in FIELDS[:i])) for i, (name, _) in enumerate(FIELDS)}
-_KIND_AT, _ID_AT = OFFSETS["kind"], OFFSETS["id"]
-_ID = struct.Struct("<Q")
 _DESCRIPTORS = [struct.Struct(f"<BB6x{n}Q") for n in range(MAX_DIMS + 1)]
 #: No array has more bytes, a dimension of zero counted as one: NumPy and C index with signed 64 bits.
 _MOST_BYTES = 2**63 - 1
@@ -93,12 +92,17 @@ class Header(NamedTuple):
     seed: int
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)  # compared as what they are: one for each layout in use
+class Layout:
     """The arrays of a frame: dtype and shape of each, and the offset of its bytes from the frame's start."""
 
     dtypes: tuple[np.dtype[np.generic], ...]
     shapes: tuple[tuple[int, ...], ...]
     offsets: tuple[int, ...]
+    #: Of each array: dtype, number of elements, offset, shape.
+    views: tuple[tuple[np.dtype[np.generic], int, int, tuple[int, ...]], ...]
+    #: Where the last array ends, from the frame's start.
+    end: int
 
 
 class Packed(NamedTuple):
@@ -118,12 +122,13 @@ class Frame:
     received in place.
     """
 
-    __slots__ = ("_arrays", "buffer", "header", "start")
+    __slots__ = ("_arrays", "_layout", "buffer", "header", "start")
 
     def __init__(self, header: Header, buffer: bytearray, start: int = 0, arrays: list[Array] | None = None) -> None:
         self.header = header
         self.buffer = buffer
         self.start = start
+        self._layout: Layout | None = None
         self._arrays = arrays
 
     @property
@@ -132,20 +137,21 @@ class Frame:
         return HEADER_BYTES + self.header.payload <= INLINE_BYTES
 
     @property
-    def descriptors(self) -> bytes:
-        """The bytes that describe the arrays: equal for frames of equal layout."""
-        return _read_descriptors(self.header, self.buffer, self.start)
+    def layout(self) -> Layout:
+        """What the arrays are; the same object for most frames of equal layout."""
+        if self._layout is None:
+            self._layout = read_layout(self.header, self.buffer, self.start)
+        return self._layout
 
     @property
     def arrays(self) -> list[Array]:
         """The arrays; views of the buffer where the frame is small."""
         if self._arrays is None:
-            buffer, start = self.buffer, self.start
-            extents = _read_extents(self.header, buffer, start)
-            if start + extents.end > len(buffer):
-                raise BadFrame(f"a frame of {extents.end} bytes of which {len(buffer) - start} are here")
+            buffer, start, layout = self.buffer, self.start, self.layout
+            if start + layout.end > len(buffer):
+                raise BadFrame(f"a frame of {layout.end} bytes of which {len(buffer) - start} are here")
             arrays = []
-            for dtype, count, offset, shape in extents.views:
+            for dtype, count, offset, shape in layout.views:
                 # frombuffer, not ndarray(buffer=...): it forbids the buffer to be resized under the array.
                 array = np.frombuffer(buffer, dtype, count, start + offset)
                 arrays.append(array if len(shape) == 1 else array.reshape(shape))
@@ -222,10 +228,14 @@ def read_header(buffer: bytearray, start: int = 0) -> Header:
 
 def read_layout(header: Header, buffer: bytearray, start: int = 0) -> Layout:
     """Dtypes, shapes and offsets of a frame's arrays; `BadFrame` where they contradict the header."""
-    extents = _read_extents(header, buffer, start)
-    if extents.end <= INLINE_BYTES and start + extents.end > len(buffer):
-        raise BadFrame(f"a frame of {extents.end} bytes of which {len(buffer) - start} arrived")
-    return extents.layout
+    layout = _measure(_read_descriptors(header, buffer, start))
+    end = layout.end
+    if end != HEADER_BYTES + header.payload:
+        announced, found = header.payload, end - HEADER_BYTES
+        raise BadFrame(f"a frame whose header announces {announced} bytes and whose arrays come to {found}")
+    if end <= INLINE_BYTES and start + end > len(buffer):
+        raise BadFrame(f"a frame of {end} bytes of which {len(buffer) - start} arrived")
+    return layout
 
 
 def split(buffer: bytearray) -> Iterator[tuple[Header, int]]:
@@ -242,26 +252,6 @@ def split(buffer: bytearray) -> Iterator[tuple[Header, int]]:
             return
 
 
-def readdress(frame: Frame, *, kind: int, id: int) -> Packed:  # noqa: A002
-    """The same frame under another kind and id, changed in place: nothing is copied.
-
-    The frame must be inline and the only one in its buffer.
-    """
-    frame.buffer[_KIND_AT] = kind
-    _ID.pack_into(frame.buffer, _ID_AT, id)
-    return Packed(frame.buffer, ())
-
-
-class _Extents(NamedTuple):
-    """What the descriptors of a frame come to."""
-
-    layout: Layout
-    #: Of each array: dtype, number of elements, offset from the frame's start, shape.
-    views: tuple[tuple[np.dtype[np.generic], int, int, tuple[int, ...]], ...]
-    #: Where the last array ends, from the frame's start.
-    end: int
-
-
 def _read_descriptors(header: Header, buffer: bytearray, start: int) -> bytes:
     at = begin = start + HEADER_BYTES
     try:
@@ -270,14 +260,6 @@ def _read_descriptors(header: Header, buffer: bytearray, start: int) -> bytes:
     except IndexError:
         raise BadFrame(f"a frame of {header.n_arrays} arrays whose descriptors are cut off") from None
     return bytes(buffer[begin:at])
-
-
-def _read_extents(header: Header, buffer: bytearray, start: int) -> _Extents:
-    extents = _measure(_read_descriptors(header, buffer, start))
-    if extents.end != HEADER_BYTES + header.payload:
-        announced, found = header.payload, extents.end - HEADER_BYTES
-        raise BadFrame(f"a frame whose header announces {announced} bytes and whose arrays come to {found}")
-    return extents
 
 
 @lru_cache(maxsize=1024)
@@ -291,7 +273,7 @@ def _describe(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
 
 
 @lru_cache(maxsize=1024)  # an analysis sends frames of few layouts, many times each
-def _measure(descriptors: bytes) -> _Extents:
+def _measure(descriptors: bytes) -> Layout:
     dtypes, shapes, counts = [], [], []
     at = 0
     while at < len(descriptors):
@@ -316,4 +298,4 @@ def _measure(descriptors: bytes) -> _Extents:
         offsets.append(at)
         at += dtype.itemsize * count
     views = tuple(zip(dtypes, counts, offsets, shapes, strict=True))
-    return _Extents(Layout(tuple(dtypes), tuple(shapes), tuple(offsets)), views, at)
+    return Layout(tuple(dtypes), tuple(shapes), tuple(offsets), views, at)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import BadFrame, DemosError, InvalidInput, Status
+from .errors import BadFrame, DemosError, InternalError, InvalidInput, Status
 from .messages import GRADIENTS, Array, Failure, Flag, FloatArray, Kind, Offer, Operation, to_json
 from .model import LoadedModel, format_traceback
+from .relay import find_nonfinite
 from .transport import Link, Port
 from .wire import Frame, Header, Packed, pack
 
@@ -78,6 +79,10 @@ class Worker:
             trace = format_traceback(error) if error.__cause__ else ""
             failure = Failure.of(type(error)(f"{error} ({self.name})"), trace)
             return _pack_result(header, [to_json(failure.to_dict())], status=error.status)
+        except Exception as error:  # memory that is not there, or a defect: the caller is told, and others go on
+            why = InternalError(f"{type(error).__name__}: {error} ({self.name})")
+            failure = Failure.of(why, format_traceback(error))
+            return _pack_result(header, [to_json(failure.to_dict())], status=why.status)
         spent = time.perf_counter_ns() - start
         return _pack_result(header, arrays, nonfinite=_count_nonfinite(arrays[0]), nanoseconds=spent)
 
@@ -124,8 +129,11 @@ def _pack_result(
 def _count_nonfinite(values: FloatArray) -> int:
     """Rows with nan or +inf; -inf is a valid log-density."""
     # Neither can be in a sum that is finite or -inf. Few numbers are added faster outside of NumPy.
-    total = sum(values.tolist()) if values.ndim == 1 and len(values) < 32 else values.sum()
+    if values.ndim == 1 and len(values) < 32:
+        total = sum(values.tolist())
+    else:
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = values.sum()
     if total < np.inf:
         return 0
-    bad = np.isnan(values) | np.isposinf(values)
-    return int(bad.reshape(len(values), -1).any(axis=1).sum())
+    return int(find_nonfinite(values).sum())

@@ -123,7 +123,9 @@ class Service:
 
 def make_request(operation: Operation, arrays: Sequence[Any] = (), **fields: int) -> Packed:
     """A REQUEST for the only model; it has as many rows as the first array unless ``n_rows`` is given."""
-    fields = {"id": 1, "model": 1, "n_rows": len(arrays[0]) if len(arrays) else 1, **fields}
+    if "n_rows" not in fields:
+        fields["n_rows"] = len(arrays[0]) if arrays else 1
+    fields = {"id": 1, "model": 1, **fields}
     return pack(Kind.REQUEST, arrays, operation=operation, **fields)
 
 

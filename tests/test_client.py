@@ -546,7 +546,9 @@ def test_another_thread_is_refused(gaussian: RemoteModel, call: Any, n: int) -> 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join(30)
-    assert [str(e) for e in errors] == ["this connection belongs to the thread that made it; connect once in each thread"]
+    assert [str(e) for e in errors] == [
+        "this connection belongs to the thread that made it; connect once in each thread"
+    ]
     np.testing.assert_array_equal(future.result()[:5], MODEL.log_density(X[:5], POINT))
 
 

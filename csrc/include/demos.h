@@ -71,7 +71,8 @@ enum demos_status {
     DEMOS_BAD_FRAME = 11,      /* truncated, inconsistent or unknown */
     DEMOS_BAD_VERSION = 12,    /* another major version of the wire */
     DEMOS_SERVER_LOST = 13,
-    DEMOS_INTERNAL = 14        /* a defect of demos-hpc itself */
+    DEMOS_INTERNAL = 14,       /* a defect of demos-hpc itself */
+    DEMOS_MODEL_NOT_FOUND = 15 /* there is no such file, module or class */
 };
 
 enum demos_flag {

@@ -17,7 +17,7 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -28,7 +28,10 @@ for module in (launches, operations, examination, figures):
 @app.callback()
 def describe(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=lambda v: _show_version(v))
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=lambda v: _show_version(v)
+        ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole Python traceback of an error.")] = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ..errors import DemosError
+from ..errors import DemosError, RemoteTraceback
 from ..model import format_traceback
 
 #: Where the words of the command line are kept in a context, for commands that start themselves again under MPI.
@@ -36,8 +36,10 @@ class Commands(TyperGroup):
 def show_error(error: DemosError) -> None:
     """The error in one line on standard error, below what the model itself said."""
     sys.stdout.flush()
-    if error.__cause__ is not None:
-        print(format_traceback(error).strip(), file=sys.stderr)
+    cause = error.__cause__
+    if cause is not None:
+        text = str(cause) if isinstance(cause, RemoteTraceback) else format_traceback(error)
+        print(text.strip(), file=sys.stderr)
     print(f"demos-hpc: {error}", file=sys.stderr, flush=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,14 +22,9 @@ WIDTH_OF_FILES = 120
 def make_console() -> Console:
     """For results."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_find_width())
-
-
-def _find_width() -> int:
-    import os
-
-    columns = os.environ.get("COLUMNS", "")
-    return int(columns) if columns.isdigit() and int(columns) > 0 else WIDTH_OF_FILES
+    if console.is_terminal or "COLUMNS" in os.environ:
+        return console
+    return Console(highlight=False, width=WIDTH_OF_FILES)
 
 
 def make_table(title: str, *columns: str, numbers: Sequence[int] = ()) -> Table:
@@ -39,9 +35,9 @@ def make_table(title: str, *columns: str, numbers: Sequence[int] = ()) -> Table:
     return table
 
 
-def format_number(value: float | None) -> str:
-    """Ten significant digits at most; nothing where there is no number."""
-    return "" if value is None else f"{value:.10g}"
+def format_number(value: float | None, digits: int = 10) -> str:
+    """So many significant digits at most; nothing where there is no number."""
+    return "" if value is None else f"{value:.{digits}g}"
 
 
 def print_json(value: Any) -> None:

@@ -1,6 +1,7 @@
 """The wait policy: yield for a while, then sleep until somebody rings.
 
-A process that waits yields its core for about 200 us. Then it announces "asleep" in a byte that it shares with the
+A process that waits yields its core for about 200 us, or much less if its last wait was longer than that, since it
+then only takes time from those who work. Then it announces "asleep" in a byte that it shares with the
 processes of its host, looks once more whether something has come (one look after a pause is not enough: MPI needs a
 few to find a message that has arrived), and blocks on a Unix datagram socket. Whoever sends looks at the byte and
 rings. 128 idle processes cost next to nothing that way, and wake in less than a millisecond.
@@ -25,6 +26,10 @@ from pathlib import Path
 
 LONGEST_SLEEP = 1.0
 LONGEST_BLIND_SLEEP = 0.05
+#: Seconds of yielding after a ring, and where the last wait was long.
+SHORT_WINDOW = 30e-6
+#: What the shared byte of a process says.
+AWAKE, ASLEEP, STUCK = 0, 1, 2
 #: Looks after the announcement, before the sleep.
 LOOKS = 4
 SHM = Path("/dev/shm")
@@ -35,6 +40,9 @@ class Doorbell:
 
     def __init__(self, yield_seconds: float, *, by_udp: bool = False) -> None:
         self._yield_seconds = yield_seconds
+        self._window = yield_seconds
+        self._is_waiting = False
+        self._since = 0.0
         self._awake_until = 0.0
         self._longest_sleep = LONGEST_SLEEP
         self._by_udp = by_udp
@@ -47,7 +55,8 @@ class Doorbell:
         for bell in (self._unix, self._udp):
             bell.setblocking(False)
             self._poll.register(bell, select.POLLIN)
-        self._asleep: mmap.mmap | bytearray = bytearray(1)
+        #: A byte for each process of this host.
+        self._flags: mmap.mmap | bytearray = bytearray(1)
         self._flags_file: Path | None = None
         self._me = 0
         self._unix_peers: list[str | None] = []
@@ -74,11 +83,14 @@ class Doorbell:
         self._udp_peers = [(a[2], a[3]) for a in known]
         if None in self._unix_peers:
             self._longest_sleep = LONGEST_BLIND_SLEEP
-        self._flags_file = SHM / f"demos-{token}-{abs(hash(known[me][0])) if self._by_udp else 0}"
+        if self._by_udp:
+            self._flags = bytearray(len(known))
+            return
+        self._flags_file = SHM / f"demos-{token}"
         flags = os.open(self._flags_file, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.ftruncate(flags, len(known))
-            self._asleep = mmap.mmap(flags, len(known))
+            self._flags = mmap.mmap(flags, len(known))
         finally:
             os.close(flags)
 
@@ -93,12 +105,19 @@ class Doorbell:
         """Wakes ``peer`` if it sleeps; call it after sending."""
         if not self._unix_peers:
             return  # nobody is known yet, and nobody sleeps
-        name = self._unix_peers[peer]
-        if name is None:
+        if self._unix_peers[peer] is None:
             self._ring_by_udp(peer)
-        elif self._asleep[peer]:
-            with contextlib.suppress(OSError):  # gone, or rung so often that its queue is full
-                self._unix.sendto(b"!", name)
+        elif self._flags[peer]:
+            self._ring_by_unix(peer)
+
+    def nudge(self, peer: int) -> None:
+        """Wakes ``peer`` if it sleeps while it has something to send; call it after receiving."""
+        if peer < len(self._flags) and self._flags[peer] == STUCK:
+            self._ring_by_unix(peer)
+
+    def _ring_by_unix(self, peer: int) -> None:
+        with contextlib.suppress(OSError):  # gone, or rung so often that its queue is full
+            self._unix.sendto(b"!", self._unix_peers[peer] or "")
 
     def _ring_by_udp(self, peer: int) -> None:
         now = time.perf_counter()
@@ -107,26 +126,42 @@ class Doorbell:
             with contextlib.suppress(OSError):
                 self._udp.sendto(b"!", self._udp_peers[peer])
 
-    def stay_awake(self) -> None:
-        """Something has come, so more may follow soon."""
-        self._awake_until = time.perf_counter() + self._yield_seconds
+    def has_come(self) -> None:
+        """What this process waited for has come."""
+        if self._is_waiting:
+            self._is_waiting = False
+            waited = time.perf_counter() - self._since
+            self._window = self._yield_seconds if waited < self._yield_seconds else SHORT_WINDOW
 
-    def wait(self, has_come: Callable[[], bool], seconds: float) -> None:
-        """Returns when something has come, somebody rang, or after about ``seconds``; see the module."""
-        while time.perf_counter() < self._awake_until:
-            if has_come():
-                return
-            os.sched_yield()
-        self._asleep[self._me] = 1
+    def wait(self, look: Callable[[], bool], seconds: float, *, is_stuck: bool = False) -> None:
+        """Returns when ``look()`` says that something has come, somebody rang, or after about ``seconds``.
+
+        ``is_stuck`` says that something could not be sent yet: whoever receives from this process will ring.
+        """
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._since = time.perf_counter()
+            self._awake_until = self._since + self._window
+        if self.spin(look, self._awake_until):
+            return
+        self._flags[self._me] = STUCK if is_stuck else ASLEEP
         try:
-            if any(has_come() for _ in range(LOOKS)):
+            if any(look() for _ in range(LOOKS)):
                 return
             rung = self._poll.poll(min(seconds, self._longest_sleep) * 1e3)
         finally:
-            self._asleep[self._me] = 0
+            self._flags[self._me] = AWAKE
         if rung:
-            self.stay_awake()
+            self._awake_until = time.perf_counter() + SHORT_WINDOW
             for bell in (self._unix, self._udp):
                 with contextlib.suppress(BlockingIOError):
                     while bell.recv(16):
                         pass
+
+    def spin(self, look: Callable[[], bool], until: float) -> bool:
+        """Yields the core again and again; whether something has come before ``until``."""
+        while time.perf_counter() < until:
+            if look():
+                return True
+            os.sched_yield()
+        return False

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..errors import BadFrame, BadVersion
 from ..relay import flatten
 from ..wire import Frame, Packed, read_header, read_layout, split
 from . import Arrival, Place
@@ -44,7 +45,10 @@ class LoopbackLink:
         port, head = self._peer._port, packed.head
         if not packed.tail:
             head = bytearray(head)  # the sender may use its own again
-            port._arrived.extend((self._peer, Frame(header, head, start)) for header, start in split(head))
+            try:
+                port._arrived.extend((self._peer, Frame(header, head, start)) for header, start in split(head))
+            except (BadFrame, BadVersion) as error:  # for the receiver to find, as over MPI
+                port._arrived.append((self._peer, error))
             return
         header = read_header(head)
         layout = read_layout(header, head)

@@ -1,11 +1,11 @@
-"""The measuring side of `roundtrip`, `throughput` and `batch`: an analysis of the service."""
+"""The measuring side of `roundtrip`, `throughput` and `batch`: an analysis that calls the service."""
 
 from __future__ import annotations
 
 import time
 
+import models
 import numpy as np
-from models import Normal
 from stage import answer
 
 import demos_hpc
@@ -15,7 +15,7 @@ def measure(n: int, times: int, in_flight: int = 1) -> float:
     """Seconds a request of n rows."""
     x = np.random.default_rng(1).normal(size=(n, model.spec.n_observables))
     params = np.zeros(2)
-    wanted = model.log_density(x, params)
+    wanted = local.log_density(x, params)
     start = time.perf_counter()
     if in_flight == 1:
         for _ in range(times):
@@ -41,9 +41,24 @@ def measure_throughput(n_requests: int) -> float:
     futures = [model.submit.log_density(x[i], params[i]) for i in range(n_requests)]
     values = [future.result()[0] for future in futures]
     spent = time.perf_counter() - start
-    assert np.array_equal(values, Normal().log_density(x[:, 0], params))
+    assert np.array_equal(values, local.log_density(x[:, 0], params))
     return n_requests / spent
 
 
+def measure_large(n: int) -> dict[str, float]:
+    """Seconds for one large request: served, inside the served model, and computed here."""
+    x, params = np.random.default_rng(3).normal(size=(n, model.spec.n_observables)), np.zeros(2)
+    start = time.perf_counter()
+    wanted = local.log_density(x, params)
+    here = time.perf_counter() - start
+    before = model.metadata()["statistics"]["model_seconds"]
+    start = time.perf_counter()
+    value = model.log_density(x, params)
+    served = time.perf_counter() - start
+    assert np.array_equal(value, wanted)
+    return {"served": served, "local": here, "model": model.metadata()["statistics"]["model_seconds"] - before}
+
+
 with demos_hpc.connect() as model:
-    answer({"measure": measure, "throughput": measure_throughput})
+    local = models.BY_NAME[model.spec.name]()
+    answer({"measure": measure, "throughput": measure_throughput, "large": measure_large})

@@ -1,0 +1,158 @@
+"""Runs the benchmarks of a source checkout and holds their figures against what is wanted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .children import Ended, run_aloud
+from .errors import InvalidInput, LaunchError
+
+#: Seconds for one benchmark, in full and with ``--quick``.
+DEADLINE, QUICK_DEADLINE = 1800.0, 300.0
+#: A benchmark ends with this call, of its harness.
+REPORTS = re.compile(r"^\s+report\(", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A figure is to be at most, or at least, ``bound``."""
+
+    sense: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.sense} {self.bound:g}"
+
+    def find_margin(self, value: float) -> float:
+        """How many times as good as wanted; 1 or more where it is reached."""
+        if self.sense == "<=":
+            return self.bound / value if value > 0 else float("inf")
+        return value / self.bound
+
+
+def _at_most(bound: float) -> Wanted:
+    return Wanted("<=", bound)
+
+
+def _at_least(bound: float) -> Wanted:
+    return Wanted(">=", bound)
+
+
+#: On two cores.
+WANTED: Mapping[str, Mapping[str, Wanted]] = {
+    "roundtrip": {
+        "ratio_to_raw": _at_most(1.5),
+        "speedup_vs_umbridge": _at_least(30),
+        "speedup_vs_futures": _at_least(8),
+    },
+    "throughput": {"speedup_vs_futures": _at_least(20)},
+    "batch": {"rate_vs_bare_mpi": _at_least(0.8), "overhead_ms_64MB": _at_most(12), "time_vs_numpy": _at_most(1.3)},
+    "scaling": {
+        "speedup_2_workers": _at_least(0.95),
+        "busy_fraction_128_ranks": _at_least(0.95),
+        "idle_cores_128_ranks": _at_most(0.03),
+        "wake_ms": _at_most(2),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The last line of a benchmark."""
+
+    benchmark: str
+    figures: Mapping[str, float]
+    machine: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure beside what is wanted; ``margin`` is at least 1 where it is reached, None where nothing is wanted."""
+
+    benchmark: str
+    key: str
+    value: float
+    wanted: Wanted | None
+
+    @property
+    def margin(self) -> float | None:
+        return None if self.wanted is None else self.wanted.find_margin(self.value)
+
+
+def find_benchmarks(names: Sequence[str] = ()) -> list[Path]:
+    """The benchmarks of the checkout that this package lies in, or those of that name.
+
+    Raises
+    ------
+    LaunchError
+        Where there is no checkout.
+    InvalidInput
+        Where there is no benchmark of a name.
+    """
+    directory = Path(__file__).parents[1] / "benchmarks"
+    found = {
+        path.stem: path
+        for path in sorted(directory.glob("*.py"))
+        if path.stem != "harness" and REPORTS.search(path.read_text(encoding="utf-8"))
+    }
+    if not found:
+        raise LaunchError(
+            f"there are no benchmarks in {directory}: they come with the sources, not with an installed package;"
+            " clone the repository and `pip install -e '.[bench]'` there"
+        )
+    if unknown := [name for name in names if name not in found]:
+        raise InvalidInput(f"no benchmark {', '.join(map(repr, unknown))}; there are {', '.join(found)}")
+    return [found[name] for name in names] if names else list(found.values())
+
+
+def run_benchmark(path: Path, *, quick: bool, listen: Callable[[str], None]) -> Report:
+    """Runs one benchmark; ``listen`` is told what it prints.
+
+    Raises
+    ------
+    LaunchError
+        Where it fails, takes too long, or reports nothing.
+    """
+    command = [sys.executable, str(path), *(["--quick"] if quick else [])]
+    package = str(Path(__file__).parents[1])
+    places = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(places)}
+    ended = run_aloud(command, environment, QUICK_DEADLINE if quick else DEADLINE, listen)
+    if ended.code is None:
+        raise LaunchError(f"{path.name} was not done within {ended.seconds:.0f} s")
+    if ended.code:
+        raise LaunchError(f"{path.name} ended with exit status {ended.code}")
+    return read_report(path.name, ended)
+
+
+def read_report(name: str, ended: Ended) -> Report:
+    """The report in the last line that a benchmark wrote."""
+    lines = ended.out.strip().splitlines() or [""]
+    try:
+        last = json.loads(lines[-1])
+        figures = {str(key): float(value) for key, value in last["figures"].items()}
+        return Report(str(last["benchmark"]), figures, dict(last["machine"]))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise LaunchError(f"{name} has no report in its last line: {lines[-1][:80]!r}") from None
+
+
+def compare(reports: Sequence[Report]) -> list[Row]:
+    """All figures, each with what is wanted of it."""
+    return [
+        Row(report.benchmark, key, value, _find_wanted(report.benchmark, key))
+        for report in reports
+        for key, value in report.figures.items()
+    ]
+
+
+def _find_wanted(benchmark: str, key: str) -> Wanted | None:
+    if key.startswith("efficiency_"):
+        return _at_least(0.9)
+    return WANTED.get(benchmark, {}).get(key)

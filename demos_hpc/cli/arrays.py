@@ -1,0 +1,152 @@
+"""Arrays on the command line: files, or a few numbers written out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..arguments import Params
+from ..errors import InvalidInput
+from ..messages import FloatArray
+from ..spec import ModelSpec
+from .output import to_plain
+
+#: Endings of files that hold an array.
+TABLES = (".npy", ".csv", ".txt", ".dat")
+
+
+def read_array(text: str, name: str) -> FloatArray:
+    """The array that ``text`` names or spells: a file of `TABLES`, or ``"10,-0.9; 20,-0.5"``, rows and columns.
+
+    Returns
+    -------
+    array
+        float64; of two dimensions, but for a .npy file that has others.
+
+    Raises
+    ------
+    InvalidInput
+        Where it can be neither read nor understood.
+    """
+    try:
+        if text.endswith(".npy"):
+            return np.asarray(np.load(text, allow_pickle=False), dtype=np.float64)
+        if text.endswith(TABLES):
+            return _read_text(Path(text))
+    except (OSError, TypeError, ValueError, EOFError) as error:
+        raise InvalidInput(f"{name}: {text} cannot be read: {error}") from None
+    try:
+        return np.array([[float(word) for word in row.split(",")] for row in text.strip("; ").split(";")])
+    except ValueError:
+        raise InvalidInput(
+            f'{name} is {text!r}; it is a file ({", ".join(TABLES)}), or numbers as in "10,-0.9; 20,-0.5", a row each'
+        ) from None
+
+
+def _read_text(path: Path) -> FloatArray:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    delimiter = "," if path.suffix == ".csv" else None
+    if lines and not _is_number(lines[0].lstrip("# ").split(delimiter)[0]):
+        lines = lines[1:]  # the names of the columns
+    rows = [line for line in lines if line.strip() and not line.startswith("#")]
+    return np.loadtxt(rows, delimiter=delimiter, ndmin=2) if rows else np.empty((0, 0))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def read_rows_like(text: str, spec: ModelSpec) -> FloatArray:
+    """x for a model, (n, d); plain numbers in a .npy file are a column if d is 1, and else one row."""
+    x = read_array(text, "x")
+    if x.ndim == 1:
+        return x.reshape(-1, 1) if spec.n_observables == 1 else x.reshape(1, -1)
+    return x.reshape(0, spec.n_observables) if x.size == 0 else x
+
+
+def read_params(words: Sequence[str], spec: ModelSpec, defaults: FloatArray) -> Params:
+    """Parameters for a model from ``name=value`` words and files, the later ones counting.
+
+    A .json file holds ``{name: value}``, a value being a number or a list of them, or one list in the model's order;
+    a table holds points in the model's order, one per row. Names that are not given have their value in ``defaults``
+    (p,), nan standing for none. None where there are no words.
+    """
+    values: dict[str, Any] = {}
+    for word in words:
+        given = _read_word(word)
+        if not isinstance(given, dict):
+            if len(words) > 1:
+                raise InvalidInput(f"params: {word} has all parameters; it is given alone")
+            try:
+                points: FloatArray = np.asarray(given, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise InvalidInput(f"params: {word} holds no numbers: {error}") from None
+            return points[0] if points.ndim == 2 and len(points) == 1 else points
+        values.update(given)
+    if not words:
+        return None
+    rest = zip(spec.param_names, defaults.tolist(), strict=True)
+    return {**{name: value for name, value in rest if name not in values and not np.isnan(value)}, **values}
+
+
+def _read_word(word: str) -> Any:
+    if word.endswith(".json"):
+        try:
+            given = json.loads(Path(word).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InvalidInput(f"params: {word} cannot be read: {error}") from None
+        if not isinstance(given, dict | list):
+            raise InvalidInput(
+                f"params: {word} holds {type(given).__name__}, not names with values or a list of values"
+            )
+        return given
+    if "=" not in word:
+        if word.endswith(TABLES):
+            return read_array(word, "params")
+        raise InvalidInput(f"params: {word!r} is neither name=value nor a file (.json, {', '.join(TABLES)})")
+    values = {}
+    for pair in word.split(","):
+        name, _, value = pair.partition("=")
+        if not _is_number(value):
+            raise InvalidInput(f"params: {pair!r} is not name=value with a number")
+        values[name.strip()] = float(value)
+    return values
+
+
+def write_array(path: Path, names: Sequence[str], array: FloatArray, answer: Any) -> None:
+    """Writes a result: .npy the array, .csv its columns with their names, .json ``answer``, as `to_plain` has it."""
+    try:
+        if path.suffix == ".npy":
+            with path.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+        elif path.suffix == ".csv":
+            with path.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(names)
+                writer.writerows(array.reshape(-1, len(names)).tolist())
+        else:
+            path.write_text(json.dumps(to_plain(answer), allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written: {error}") from None
+
+
+def check_writable(path: Path | None, endings: Sequence[str]) -> None:
+    """Errors before the work, not after it."""
+    if path is None:
+        return
+    if path.suffix not in endings:
+        raise InvalidInput(f"{path}: files of which kind? The name ends in {', '.join(endings)}")
+    try:
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written: {error}") from None

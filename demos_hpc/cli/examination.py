@@ -1,0 +1,165 @@
+"""``info``, ``check`` and ``doctor``: what a model says of itself, whether it is right, whether the installation is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..model import load
+from ..spec import ModelSpec, Observable, Parameter
+from ..verdict import Outcome, Verdict
+from .group import FAILURE
+from .launches import Model
+from .output import format_number, make_console, make_table, print_json
+
+#: Rows of a table of outputs; a spectrum may have thousands.
+MOST_OUTPUTS = 12
+STYLES = {Outcome.OK: "green", Outcome.WARNING: "yellow", Outcome.FAILED: "bold red", Outcome.SKIPPED: "dim"}
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (info, check, doctor):
+        app.command()(command)
+
+
+def info(model: Model, as_json: Json = False) -> None:
+    """Show what a model says of itself: parameters, observables, operations, authors."""
+    spec = load(model).spec
+    if as_json:
+        print_json(spec.to_dict())
+        return
+    console = make_console()
+    console.print(f"[bold]{escape(spec.name)}[/] {spec.version}")
+    if spec.description:
+        console.print(escape(spec.description))
+    for title, columns in (("Parameters", spec.parameters), ("Observables", spec.observables)):
+        if columns:
+            console.print(_tabulate_columns(title, columns))
+    if spec.outputs:
+        console.print(_tabulate_outputs(spec))
+    console.print(_tabulate_facts(spec))
+
+
+def _tabulate_columns(title: str, columns: Sequence[Parameter | Observable]) -> Table:
+    has_defaults = isinstance(columns[0], Parameter)
+    heads = ["name", "unit", *(["default"] if has_defaults else []), "lower", "upper", "description"]
+    table = make_table(title, *heads, numbers=range(2, len(heads) - 1))
+    for c in columns:
+        numbers = [c.default, c.lower, c.upper] if isinstance(c, Parameter) else [c.lower, c.upper]
+        table.add_row(escape(c.name), escape(c.unit), *map(format_number, numbers), escape(c.description))
+    return table
+
+
+def _tabulate_outputs(spec: ModelSpec) -> Table:
+    table = make_table("Outputs of evaluate", "name", "unit", "description")
+    for output in spec.outputs[:MOST_OUTPUTS]:
+        table.add_row(escape(output.name), escape(output.unit), escape(output.description))
+    if spec.n_outputs > MOST_OUTPUTS:
+        table.add_row(f"… {spec.n_outputs - MOST_OUTPUTS} more", "", "--json shows all")
+    return table
+
+
+def _tabulate_facts(spec: ModelSpec) -> Table:
+    promises = {
+        "block_rows": spec.block_rows,
+        "rows": "independent" if spec.row_independent else "depend on those beside them: called block by block",
+        "params": "one point per row if wanted" if spec.params_per_row else "one point per call",
+        "draws": "the same for the same seed" if spec.reproducible else "of a generator of its own: no seed",
+    }
+    facts = {
+        "operations": ", ".join(spec.operations),
+        "uuid": spec.uuid,
+        "licence": spec.licence,
+        "authors": ", ".join(spec.authors),
+        "citation": spec.citation,
+        "promises": promises,
+        "resources": spec.resources,
+        "notes": spec.notes,
+    }
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value:
+            table.add_row(name, escape(_to_text(value)))
+    return table
+
+
+def _to_text(value: Any, depth: int = 0) -> str:
+    """Nested notes as indented lines."""
+    if isinstance(value, dict):
+        lines = []
+        for name, item in value.items():
+            text = _to_text(item, depth + 1)
+            lines.append(f"{'  ' * depth}{name}: " + (f"\n{text}" if isinstance(item, dict) else text))
+        return "\n".join(lines)
+    if isinstance(value, list | tuple):
+        return ", ".join(_to_text(item) for item in value)
+    return format_number(value) if isinstance(value, float) else str(value)
+
+
+def check(
+    model: Model,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Names every random choice.")] = 0,
+    max_rows: Annotated[
+        int, typer.Option("--max-rows", min=1, help="Rows per parameter point for integrals; less for a slow model.")
+    ] = 400_000,
+    n_draws: Annotated[int, typer.Option("--draws", min=2, help="Draws per parameter point.")] = 16384,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="How far an integral may be from 1.")] = 1e-4,
+    as_json: Json = False,
+) -> None:
+    """Hold a model to the contract: shapes, normalization, gradients, sampler; exit status 1 where it fails."""
+    from ..testing import check_model
+
+    loaded = load(model)
+    with Console(stderr=True).status(f"checking {escape(loaded.spec.name)} …"):
+        verdict = check_model(loaded, seed=seed, max_rows=max_rows, n_draws=n_draws, tolerance=tolerance)
+    if as_json:
+        print_json(verdict.to_dict())
+    else:
+        show_verdict(verdict)
+    if not verdict.passed:
+        raise typer.Exit(FAILURE)
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """The findings, and in one line what they come to."""
+    table = make_table(f"{verdict.model} {verdict.version}", "check", "", "finding")
+    for finding in verdict:
+        style = STYLES[finding.outcome]
+        table.add_row(escape(finding.check), f"[{style}]{finding.outcome}[/]", escape(finding.sentence))
+    console = make_console()
+    console.print(table)
+    counts = f"{len(verdict.failures)} failed, {len(verdict.warnings)} warnings, {len(verdict.skipped)} skipped"
+    word = "[bold green]passed[/]" if verdict.passed else "[bold red]FAILED[/]"
+    console.print(f"{escape(verdict.model)} {word}: {counts} of {len(verdict.findings)} checks; seed {verdict.seed}")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Test the installation: Python, packages, MPI and its launcher, a ping-pong, Slurm, compilers."""
+    from ..doctor import examine
+
+    findings = []
+    with Console(stderr=True).status("examining …") as status:
+        for finding in examine():
+            findings.append(finding)
+            status.update(f"after {escape(finding.check)} …")
+    if as_json:
+        print_json(
+            {"ok": all(f.outcome is not Outcome.FAILED for f in findings), "checks": [f.to_dict() for f in findings]}
+        )
+    else:
+        table = make_table("demos-hpc doctor", "check", "", "found", "remedy")
+        for finding in findings:
+            style = STYLES[finding.outcome]
+            mark = f"[{style}]{finding.outcome}[/]"
+            table.add_row(escape(finding.check), mark, escape(finding.found), escape(finding.remedy))
+        make_console().print(table)
+    if any(finding.outcome is Outcome.FAILED for finding in findings):
+        raise typer.Exit(FAILURE)

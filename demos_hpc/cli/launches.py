@@ -1,0 +1,135 @@
+"""``run`` starts a launch; ``serve`` is a rank of one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..config import Config
+from ..errors import InvalidInput, LaunchError
+from ..mpiexec import CHOICES, find_launcher
+from ..starter import describe, make_programs, make_run_directory, start
+from ..threads import limit_threads
+from ..watchdog import find_rank_and_size
+from .group import FAILURE, WORDS, WithScript
+
+#: Environment variables of launchers that tell a process nothing else than that it is a rank.
+LAUNCHED = ("PMI_FD", "PMIX_RANK", "PMI_RANK", "PALS_RANKID")
+
+MODEL_HELP = "file.py:Class, package.module:Class, or the short name of a model that comes with demos-hpc: nu_atm."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+LauncherKind = Annotated[
+    str, typer.Option("--launcher", help=f"What starts the ranks: {', '.join(CHOICES)}.", metavar="KIND")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(cls=WithScript)(run)
+    app.command()(serve)
+
+
+def run(
+    model: Model,
+    script: Annotated[
+        str, typer.Argument(metavar="ANALYSIS.PY", help="The script that calls the model.", show_default=False)
+    ],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Of the script.", show_default=False)
+    ] = None,
+    also: Annotated[
+        list[str] | None, typer.Option("--model", metavar="MODEL", help="A further model to serve; may be repeated.")
+    ] = None,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--workers", "-w", metavar="N", help="Workers of each model, 2 unless given; repeated, one for each."
+        ),
+    ] = None,
+    ranks: Annotated[int, typer.Option("--ranks", "-n", metavar="M", help="Ranks of the analysis.")] = 1,
+    launcher: LauncherKind = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the command instead of running it.")] = False,
+) -> None:
+    """Serve models and run an analysis with them, in one MPI launch.
+
+    The script gets the model by demos_hpc.connect(), and finds its own ranks as MPI.COMM_WORLD. Inside a Slurm
+    allocation the ranks are started by srun, otherwise by mpiexec.
+
+    demos-hpc run nu_atm --workers 4 fit.py --steps 1000
+    """
+    if not Path(script).is_file():
+        raise InvalidInput(f"there is no script {script!r} (from {Path.cwd()})")
+    start_launch([model, *(also or [])], workers or [2], [script, *(arguments or [])], ranks, launcher, dry_run=dry_run)
+
+
+def start_launch(
+    models: list[str], workers: list[int], analysis: list[str], ranks: int, kind: str, *, dry_run: bool = False
+) -> None:
+    """Runs one launch, and exits with its status where that is not 0."""
+    programs = make_programs(models, workers, analysis, ranks)
+    launcher = find_launcher(kind=kind)
+    with make_run_directory(launcher) as directory:
+        plan = describe(launcher, programs, directory)
+        if dry_run:
+            typer.echo(str(plan))
+            return
+        status = start(plan)
+    if status:
+        typer.echo(f"demos-hpc: the launch ended with exit status {status}", err=True)
+        raise typer.Exit(status)
+
+
+def start_again(context: typer.Context, model: str, workers: int, kind: str = "auto") -> None:
+    """Runs this very command once more, as the analysis of a launch that serves ``model``.
+
+    It writes where we do; what it exits with, this process exits with.
+    """
+    launcher = find_launcher(kind=kind)
+    with make_run_directory(launcher) as directory:
+        status_file = directory / "status"
+        analysis = ["-m", "demos_hpc.cli.rank", str(status_file), *context.meta[WORDS]]
+        terminal = {}
+        if sys.stdout.isatty() and sys.stderr.isatty():  # as the rank cannot see, behind its launcher
+            terminal = {"FORCE_COLOR": "1", "COLUMNS": str(os.get_terminal_size().columns)}
+        status = start(describe(launcher, make_programs([model], [workers], analysis), directory, terminal))
+        if status == 0 and status_file.exists():
+            raise typer.Exit(int(status_file.read_text(encoding="ascii")))
+    typer.echo(
+        f"demos-hpc: the launch ended with exit status {status}; `demos-hpc doctor` tests the installation", err=True
+    )
+    raise typer.Exit(status or FAILURE)
+
+
+def serve(
+    model: Model,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", min=1, metavar="N", help="Threads of numerical libraries in each rank, 1 unless given."
+        ),
+    ] = None,
+) -> None:
+    """Serve a model, as a rank of an MPI launch.
+
+    The first rank hands out the work, the others compute. Without --threads, OMP_NUM_THREADS and
+    OPENBLAS_NUM_THREADS count where they are set.
+
+    mpiexec -n 3 demos-hpc serve nu_atm : -n 1 python -m demos_hpc fit.py
+    """
+    if find_rank_and_size() is None and not any(name in os.environ for name in LAUNCHED):
+        raise LaunchError(
+            "serve is a rank of an MPI launch, and there is none: start server and analysis together by"
+            f" `demos-hpc run {model} analysis.py`, or by hand"
+            f" `mpiexec -n 3 demos-hpc serve {model} : -n 1 python -m demos_hpc analysis.py`"
+        )
+    wanted = limit_threads(os.environ) if threads is None else limit_threads({}, threads)
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        # Numerical libraries have read these when they were loaded, so we begin anew.
+        os.environ.update(wanted)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    from ..programs import serve
+
+    serve(model, Config.load())
