@@ -56,7 +56,7 @@ class Busy:
     )
 
     def evaluate(self, params: np.ndarray) -> np.ndarray:
-        return np.array([[spin(a)] for a in params[:, 0]])
+        return np.array([[spin(a)] for a in params[:, 0].tolist()])
 
 
 def spin(a: float, steps: int = 25_000) -> float:
@@ -68,13 +68,21 @@ def spin(a: float, steps: int = 25_000) -> float:
 
 
 class Sleeper:
-    """Sleeps 100 ms a row: many ranks on few cores."""
+    """``evaluate`` sleeps 100 ms a row: many ranks on few cores. ``log_density`` is over at once."""
 
-    spec = ModelSpec(name="sleeper", parameters=(Parameter("a", default=1.0),), outputs=(Output("a"),))
+    spec = ModelSpec(
+        name="sleeper",
+        parameters=(Parameter("a", default=1.0),),
+        observables=(Observable("x", lower=0.0, upper=1.0),),
+        outputs=(Output("a"),),
+    )
 
     def evaluate(self, params: np.ndarray) -> np.ndarray:
         time.sleep(0.1 * len(params))
         return params.copy()
+
+    def log_density(self, x: np.ndarray, params: np.ndarray) -> np.ndarray:
+        return np.zeros(len(x))
 
 
 BY_NAME = {cls.name: cls for cls in (Normal, Normal2, Mixture)}

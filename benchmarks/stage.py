@@ -40,6 +40,11 @@ class Peer:
         self._connection = connection
         self._lines = connection.makefile("r")
 
+    @property
+    def pid(self) -> int:
+        """Of the launcher; the ranks are below it."""
+        return self._process.pid
+
     def ask(self, run: str, **arguments: Any) -> Any:
         """Has one thing measured and returns what came of it."""
         self._connection.sendall(json.dumps({"run": run, **arguments}).encode() + b"\n")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .errors import InvalidInput
+from .errors import BadFrame, InvalidInput
 from .events import Part, SendPart
 from .messages import Array, FloatArray, Flag, Kind, Operation
 from .plan import Plan
@@ -156,7 +156,12 @@ class Batch:
         """Whether a result has the rows that were asked for; what else it may be, the client finds out."""
         if len(self.calls) == 1:
             return result.header.n_rows == self.rows
-        return all(array.ndim and len(array) == self.rows and array.dtype == FLOAT64 for array in result.arrays)
+        try:
+            layout = result.layout
+        except BadFrame:
+            return False
+        shapes_fit = all(shape and shape[0] == self.rows for shape in layout.shapes)
+        return bool(layout.shapes) and shapes_fit and all(dtype == FLOAT64 for dtype in layout.dtypes)
 
     def answer(self, result: Frame, wanted: Sequence[SendPart]) -> list[tuple[Link, Packed]]:
         """The REPLY messages for those of its parts that somebody waits for."""

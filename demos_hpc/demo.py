@@ -114,7 +114,6 @@ def fit_events(model: RemoteModel, events: FloatArray, truth: FloatArray, report
 
     spec = model.spec
     free = [spec.param_names.index(name) for name in FREE]
-    last: dict[bytes, tuple[float, FloatArray]] = {}
     calls = 0
 
     def to_params(point: npt.ArrayLike) -> FloatArray:
@@ -122,26 +121,31 @@ def fit_events(model: RemoteModel, events: FloatArray, truth: FloatArray, report
         params[free] = np.asarray(point) * SCALES
         return params
 
-    def compute(point: FloatArray) -> tuple[float, FloatArray]:
-        """Value and gradient; minuit asks for both, one after the other."""
+    def tell(log_likelihood: float) -> None:
         nonlocal calls
-        key = np.asarray(point).tobytes()
-        if key not in last:
-            value, gradient = model.log_likelihood_gradient(events, to_params(point))
-            calls += 1
-            report(f"fitting, ln L = {value:.2f}", calls, 0)
-            last.clear()
-            last[key] = -float(value), -gradient[free] * SCALES
-        return last[key]
+        calls += 1
+        report(f"fitting, ln L = {log_likelihood:.2f}", calls, 0)
+
+    def compute(point: FloatArray) -> float:
+        value = float(model.log_likelihood(events, to_params(point)))
+        tell(value)
+        return -value
+
+    def compute_gradient(point: FloatArray) -> FloatArray:
+        value, gradient = model.log_likelihood_gradient(events, to_params(point))
+        tell(value)
+        return np.asarray(-gradient[free] * SCALES)
 
     def minimize(start: FloatArray) -> Any:
-        minuit: Any = Minuit(lambda v: compute(v)[0], start / SCALES, grad=lambda v: compute(v)[1], name=FREE)
+        minuit: Any = Minuit(compute, start / SCALES, grad=compute_gradient, name=FREE)
         minuit.errordef = Minuit.LIKELIHOOD
+        minuit.strategy = 0
         for name, low, high in zip(FREE, spec.lower[free] / SCALES, spec.upper[free] / SCALES, strict=True):
             minuit.limits[name] = (low, high)
         return minuit.migrad()
 
     best = min((minimize(start) for start in STARTS), key=lambda minuit: minuit.fval)
+    best.strategy = 1
     best.hesse()
     if not best.valid or best.covariance is None:
         raise ModelFailed(f"the fit has found no minimum (edm {best.fmin.edm:.2g}): try more events")

@@ -49,12 +49,13 @@ LONGEST_WAIT = 1.0
 class _Peer:
     """A client or a worker, with the number that the scheduler knows it by."""
 
-    __slots__ = ("calls", "is_worker", "link", "number")
+    __slots__ = ("calls", "has_offered", "is_worker", "link", "number")
 
     def __init__(self, number: int, link: Link, *, is_worker: bool) -> None:
         self.number = number
         self.link = link
         self.is_worker = is_worker
+        self.has_offered = False
         #: The numbers of a client's unanswered calls, by their id on the wire.
         self.calls: dict[int, int] = {}
 
@@ -82,7 +83,8 @@ class Dispatcher:
         self._batches: dict[int, Batch] = {}
         #: The result that is being handled, and the chunk that it belongs to.
         self._result: tuple[Batch, Frame] | None = None
-        self._asking: list[tuple[_Peer, Frame]] = []
+        #: Who asked for which model, before all offers were there.
+        self._asking: list[tuple[_Peer, int, str | None]] = []
         self._last_number = 0
         self._next_look = 0.0
         self._takers: dict[int, Callable[[_Peer, Frame], Event | None]] = {
@@ -186,7 +188,7 @@ class Dispatcher:
     def _take_request(self, peer: _Peer, frame: Frame) -> Event | None:
         header = frame.header
         if header.operation == Operation.METADATA:
-            self._asking.append((peer, frame))
+            self._asking.append((peer, header.id, _read_name(frame)))
             self._answer_asking()
             return None
         served = self._models.get(header.model)
@@ -233,7 +235,7 @@ class Dispatcher:
             return None  # the request has failed meanwhile
         try:
             return UnitsArrived(number, self._calls[number].add(frame))
-        except InvalidInput as error:
+        except (InvalidInput, BadFrame) as error:
             _refuse(peer.link, frame.header.id, error)
             peer.calls.pop(frame.header.id)  # it has its final reply
             return Cancelled(number)
@@ -249,15 +251,18 @@ class Dispatcher:
 
     def _take_offer(self, peer: _Peer, frame: Frame) -> Event | None:
         """A worker says what it serves, or why nothing."""
-        offer = Offer.from_dict(from_json(_only_array(frame)))
+        if not peer.is_worker or peer.has_offered:
+            raise InvalidInput("only workers offer to serve a model, and only once")
+        peer.has_offered = True
         self._offers_due -= 1
         event = None
         try:
+            offer = Offer.from_dict(from_json(_only_array(frame)))
             if offer.failure is not None:
                 raise Failure.from_dict(offer.failure).to_exception()
             served = self._find_or_add(ModelSpec.from_dict(offer.spec or {}))
         except DemosError as error:
-            print(f"demos-hpc: {offer.worker} serves nothing: {error}", file=sys.stderr, flush=True)
+            print(f"demos-hpc: {peer.link.name} serves nothing: {error}", file=sys.stderr, flush=True)
             self._load_failure = Failure.of(error, str(error.__cause__ or "").strip())
         else:
             served.workers += 1
@@ -280,19 +285,18 @@ class Dispatcher:
     def _answer_asking(self) -> None:
         """Answers who has asked for a model, as far as it is known whether there is one."""
         asking, self._asking = self._asking, []
-        for peer, frame in asking:
-            link, number = peer.link, frame.header.id
-            name = from_json(_only_array(frame)).get("model") if frame.header.n_arrays else None
+        for peer, number, name in asking:
+            link = peer.link
             found = [s for s in self._models.values() if name in (None, s.spec.name, s.spec.uuid)]
-            if found and (name or not self._offers_due) and len(found) == 1:
+            if len(found) == 1 and (name is not None or not self._offers_due):
                 link.send(pack(Kind.REPLY, [to_json(found[0].describe())], id=number, flags=Flag.FINAL))
             elif self._offers_due:
-                self._asking.append((peer, frame))
+                self._asking.append((peer, number, name))
             elif self._load_failure is not None and not found:
                 _send_failure(link, number, self._load_failure)
             else:
                 names = ", ".join(repr(s.spec.name) for s in self._models.values()) or "none"
-                problem = f"there is no model {name!r} here" if name else "several models are served: name one"
+                problem = "several models are served: name one" if found else f"there is no model {name!r} here"
                 _refuse(link, number, InvalidInput(f"{problem}; there are: {names}"))
 
     def _take_result(self, peer: _Peer, frame: Frame) -> Event | None:
@@ -360,6 +364,14 @@ class Dispatcher:
         link = self._numbered[action.worker].link
         print(f"demos-hpc: {link.name} has been in one chunk for too long and is given up", file=sys.stderr, flush=True)
         self.lose(link)
+
+
+def _read_name(frame: Frame) -> str | None:
+    """Which model a question is about; None for the only one."""
+    question = from_json(_only_array(frame)) if frame.header.n_arrays else {}
+    if not isinstance(question, dict):
+        raise BadFrame(f"a question is a JSON object, not {type(question).__name__}")
+    return question.get("model")
 
 
 def _only_array(frame: Frame) -> Any:

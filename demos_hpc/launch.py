@@ -153,8 +153,9 @@ def _take_roll(world: World, links: Sequence[Link], hello: Hello, timeout: float
     everybody = [hello, *(hellos[link.name] for link in links)]
     _check_roles(everybody)
     welcome = Welcome([h.to_dict() for h in everybody], os.urandom(8).hex())
+    packed = pack(Kind.WELCOME, [to_json(welcome.to_dict())])
     for link in links:
-        link.send(pack(Kind.WELCOME, [to_json(welcome.to_dict())]))
+        link.send(packed)
     while not world.port.is_sent():  # a large welcome moves only while both sides look
         time.sleep(ROLL_PAUSE)
     return welcome

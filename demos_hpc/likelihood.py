@@ -128,13 +128,13 @@ class Likelihood:
     def prior_transform(self, u: npt.ArrayLike) -> FloatArray:
         """From the unit cube, (k,) or (m, k), to theta uniform between the bounds, as nested samplers want it."""
         points, is_one = self._read(u)
-        lower, upper = self._spec.lower[self._columns], self._spec.upper[self._columns]
-        for name, *bounds in zip(self.names, lower, upper, strict=True):
-            if not np.isfinite(bounds).all():
+        for name, limits in zip(self.names, self.limits, strict=True):
+            if None in limits:
                 raise InvalidInput(
-                    f"parameter {name!r} is bounded by {bounds}, so no uniform prior lies between its bounds:"
+                    f"parameter {name!r} is bounded by {limits}, so no uniform prior lies between its bounds:"
                     " write a prior_transform of your own, or leave it out of free"
                 )
+        lower, upper = self._spec.lower[self._columns], self._spec.upper[self._columns]
         theta: FloatArray = lower + points * (upper - lower)
         return theta[0] if is_one else theta
 

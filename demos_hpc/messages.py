@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import IntEnum, IntFlag
 from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
@@ -99,7 +99,7 @@ class _FromJson:
             raise BadFrame(f"{cls.__name__} is incomplete: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -58,9 +58,8 @@ def pack_many(ids: Sequence[int], arrays: Sequence[Array], rows: int, **fields: 
 
 def find_nonfinite(values: Array) -> Array:
     """Which rows of (n, ...) have nan or +inf, (n,) bool; -inf is a valid log-density."""
-    bad: Array = np.asarray(np.isnan(values) | np.isposinf(values))
-    rows: Array = bad.reshape(len(values), -1).any(axis=1)
-    return rows
+    bad: Array = np.less(values.reshape(len(values), -1), np.inf)
+    return np.logical_not(bad.all(axis=1))
 
 
 def flatten(layout: Layout, arrays: Sequence[Array]) -> list[Array]:

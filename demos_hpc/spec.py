@@ -217,7 +217,7 @@ class ModelSpec:
             raise InvalidInput(f"model spec with unknown entries {unknown}")
         try:
             return cls(**values)
-        except TypeError as error:
+        except (TypeError, AttributeError, OverflowError) as error:
             raise InvalidInput(f"model spec: {error}") from None
 
     def with_operations(self, operations: Sequence[str]) -> ModelSpec:

@@ -18,6 +18,8 @@ from .wire import Frame, Header, Packed, pack
 
 #: Longest sleep between two looks, seconds; a ring ends it at once.
 LONGEST_WAIT = 1.0
+#: Longest time given to an answer to leave before the next chunk is begun, seconds.
+LONGEST_FLUSH = 0.02
 
 
 class Worker:
@@ -44,7 +46,7 @@ class Worker:
     def serve(self) -> None:
         """Serves until the dispatcher says that it is over."""
         while not self._is_over:
-            if not self.step():
+            if not self.step() and not self._is_over:
                 self._port.wait(LONGEST_WAIT)
 
     def step(self) -> bool:
@@ -55,7 +57,10 @@ class Worker:
             self._take(arrived)
         if not self._chunks:
             return False
-        self._link.send(self._compute(self._chunks.popleft()))
+        chunk = self._chunks.popleft()
+        # An answer that could not leave yet would otherwise wait until this chunk is done as well.
+        self._port.flush(LONGEST_FLUSH)
+        self._link.send(self._compute(chunk))
         return True
 
     def _take(self, frame: Frame) -> None:

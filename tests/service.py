@@ -70,7 +70,7 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
         n_offers: int | None = None,
     ) -> None:
-        self.config = config or Config()
+        self.config = config or Config(timeout=10.0)
         self.port = LoopbackPort()
         self.dispatcher = Dispatcher([self.port], self.config, workers if n_offers is None else n_offers, clock)
         self.workers: list[Worker] = []

@@ -68,11 +68,10 @@ def demo(
 
 def _tabulate(found: Demo) -> Table:
     fit = found.fit
-    title = f"Fit of {len(fit.names)} parameters: ln L = {fit.log_likelihood:.2f} after {fit.calls} gradients"
-    table = make_table(title, "parameter", "truth", "fit", "error", "pull", numbers=(1, 2, 3, 4))
-    for name, *numbers in zip(fit.names, fit.truth, fit.values, fit.errors, strict=True):
-        pull = (numbers[1] - numbers[0]) / numbers[2]
-        table.add_row(name, *(f"{number:.4g}" for number in numbers[:2]), f"± {numbers[2]:.2g}", f"{pull:+.2f}")
+    table = make_table("Fit", "parameter", "truth", "fit", "error", "pull", numbers=(1, 2, 3, 4))
+    table.caption = f"ln L = {fit.log_likelihood:.2f}, {fit.calls} calls"
+    for name, truth, value, error, pull in zip(fit.names, fit.truth, fit.values, fit.errors, fit.pulls, strict=True):
+        table.add_row(name, f"{truth:.4g}", f"{value:.4g}", f"± {error:.2g}", f"{pull:+.2f}")
     return table
 
 

@@ -43,3 +43,6 @@ class Port(Protocol):
 
     def wait(self, seconds: float) -> None:
         """Returns when something may have arrived, and at the latest after ``seconds``."""
+
+    def flush(self, seconds: float) -> None:
+        """Gives what is being sent so many seconds to leave, before its sender does something else for long."""

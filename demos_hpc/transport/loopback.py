@@ -30,6 +30,9 @@ class LoopbackPort:
     def wait(self, seconds: float) -> None:
         self._turn()
 
+    def flush(self, seconds: float) -> None:
+        """Nothing is ever under way."""
+
 
 class LoopbackLink:
     """One end of a pair."""

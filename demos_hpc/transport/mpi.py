@@ -122,6 +122,10 @@ class MpiPort:
             del self.sending[link]
         return not self.sending
 
+    def flush(self, seconds: float) -> None:
+        if self.sending:
+            self.bell.spin(self.is_sent, time.perf_counter() + seconds)
+
     def _take(self, link: MpiLink, buffer: bytearray, arrived: list[Arrival]) -> None:
         try:
             header = read_header(buffer)

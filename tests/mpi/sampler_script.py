@@ -85,7 +85,7 @@ def check_emcee(model, seed=0, n_walkers=64, n_steps=400, n_burnt=100):
     sampler.run_mcmc(start_state, n_steps + n_burnt)
 
     chain = sampler.get_chain(discard=n_burnt)
-    independent = n_walkers * n_steps / emcee.autocorr.integrated_time(chain, quiet=True)
+    independent = n_walkers * n_steps / emcee.autocorr.integrated_time(chain, tol=0)
     off_mean = (chain.mean(axis=(0, 1)) - mean) / (deviation / np.sqrt(independent))
     off_deviation = (chain.std(axis=(0, 1)) - deviation) / (deviation / np.sqrt(2 * independent))
     assert np.abs(off_mean).max() < SIGMAS, f"posterior mean is off by {off_mean} standard errors"
