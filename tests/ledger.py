@@ -89,7 +89,9 @@ class Call:
         self.held = Runs()
         #: Deaths that units have seen while they were computed.
         self.deaths = Runs()
-        #: The largest part that was cut, in blocks.
+        #: Parts of dead workers, to be computed again as they were.
+        self.again: list[Part] = []
+        #: Whether a part was cut that has more blocks than are made at once.
         self.was_vast = False
 
     @property
@@ -150,11 +152,12 @@ class Ledger:
         for nth, number in enumerate(self.hands.pop(event.worker)):
             chunk = self._put_down(number)
             for part in chunk.parts:
-                call = self.calls.get(part.request)
-                if call and nth == 0:
-                    deaths = max((n for _, _, n in call.deaths.over(part)), default=0) + 1
+                if call := self.calls.get(part.request):
+                    deaths = max((n for _, _, n in call.deaths.over(part)), default=0) + (nth == 0)
                     call.deaths.put(part, deaths)
                     call.was_vast |= deaths == 2 and part.count > MOST_RUNS * call.event.block
+                    if nth or deaths % 2:  # otherwise it is cut, or blamed
+                        call.again.append(part)
 
     def _ClientJoined(self, event: ClientJoined) -> None:  # noqa: N802
         self.users[event.client] = event.user
@@ -229,6 +232,9 @@ class Ledger:
             assert first // event.period == last // event.period or whole_rows, "no rectangle"
             assert not call.delivered.over(part), "computed again"
             call.held.add(part)
+            again = [a for a in call.again if a.first <= last and first < a.first + a.count]
+            assert again in ([], [part]), "another part than the dead worker had"
+            call.again = [a for a in call.again if a not in again]
             if any(n >= 2 for _, _, n in call.deaths.over(part)):
                 assert len(chunk.parts) == 1
                 assert call.was_vast or first // event.block == last // event.block, "longer than a block"
