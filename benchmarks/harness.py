@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -23,7 +23,7 @@ def describe_machine() -> dict[str, object]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "mpi": _find_mpi(),
-        "date": datetime.date.today().isoformat(),
+        "date": dt.date.today().isoformat(),
         "commit": _find_commit(),
     }
 

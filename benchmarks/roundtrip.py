@@ -45,10 +45,7 @@ def main() -> None:
             ratios[name] = compare(*pair)
     print_table(
         ["peer", "round trip (us)", "best (us)", "ratio to demos-hpc", "quartiles"],
-        [
-            (name, f"{median(s) * 1e6:.1f}", f"{min(s) * 1e6:.1f}", *describe(name, ratios))
-            for name, s in rows
-        ],
+        [(name, f"{median(s) * 1e6:.1f}", f"{min(s) * 1e6:.1f}", *describe(name, ratios)) for name, s in rows],
     )
     report(
         "roundtrip",

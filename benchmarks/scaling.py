@@ -11,7 +11,6 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from statistics import median
 
 from harness import print_table, report
 from stage import ANALYZE, HERE, PYTHON, SERVE, Peer, Program, alternate, compare, start_peer

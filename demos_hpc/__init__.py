@@ -23,15 +23,41 @@ from .errors import (
     TooLarge,
 )
 from .future import Future
+from .likelihood import Likelihood
 from .local import local
 from .model import Model
 from .programs import connect
+from .samplers import SamplerPool
 from .spec import ModelSpec, Observable, Output, Parameter
 from .version import __version__
 
 __all__ = [
-    "Busy", "Cancelled", "Config", "DeadlineExceeded", "DemosError", "Draining", "Future", "InvalidInput",
-    "LaunchError", "Model", "ModelCrashed", "ModelFailed", "ModelNotFound", "ModelSpec", "NotOffered", "Observable",
-    "Output", "Parameter", "Params", "RemoteModel", "ServerLost", "StaleRevision", "TooLarge", "__version__", "connect",
+    "Busy",
+    "Cancelled",
+    "Config",
+    "DeadlineExceeded",
+    "DemosError",
+    "Draining",
+    "Future",
+    "InvalidInput",
+    "LaunchError",
+    "Likelihood",
+    "Model",
+    "ModelCrashed",
+    "ModelFailed",
+    "ModelNotFound",
+    "ModelSpec",
+    "NotOffered",
+    "Observable",
+    "Output",
+    "Parameter",
+    "Params",
+    "RemoteModel",
+    "SamplerPool",
+    "ServerLost",
+    "StaleRevision",
+    "TooLarge",
+    "__version__",
+    "connect",
     "local",
-]  # fmt: skip
+]

@@ -26,9 +26,7 @@ def read_rows(values: Any, name: str, width: int, spec: ModelSpec) -> FloatArray
             remedy = f"; for {'one column' if width == 1 else 'one row'} write {name}" + (
                 "[:, np.newaxis]" if width == 1 else "[np.newaxis]"
             )
-        raise InvalidInput(
-            f"{name} has shape {array.shape}; model {spec.name!r} takes (n, {width}): {columns}{remedy}"
-        )
+        raise InvalidInput(f"{name} has shape {array.shape}; model {spec.name!r} takes (n, {width}): {columns}{remedy}")
     return array
 
 

@@ -153,6 +153,6 @@ def compare(reports: Sequence[Report]) -> list[Row]:
 
 
 def _find_wanted(benchmark: str, key: str) -> Wanted | None:
-    if key.startswith("efficiency_"):
+    if re.fullmatch(r"efficiency_\d+(_replicas)?", key):
         return _at_least(0.9)
     return WANTED.get(benchmark, {}).get(key)

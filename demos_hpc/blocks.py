@@ -57,4 +57,5 @@ def sum_pairwise(partials: Array) -> Array:
         odd = len(partials) % 2
         paired = partials[0 : len(partials) - odd : 2] + partials[1::2]
         partials = np.concatenate([paired, partials[-1:]]) if odd else paired
-    return partials[0]
+    total: Array = partials[0]
+    return total

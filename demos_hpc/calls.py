@@ -8,12 +8,11 @@ import numpy as np
 
 from .errors import BadFrame, InvalidInput
 from .events import Part, SendPart
-from .messages import Array, FloatArray, Flag, Kind, Operation
+from .messages import Array, Flag, FloatArray, Kind, Operation
 from .plan import Plan
 from .relay import pack_many, pass_on
 from .transport import Link
 from .wire import FLOAT64, Frame, Packed, pack
-
 
 _CHUNK, _REPLY, _FINAL = int(Kind.CHUNK), int(Kind.REPLY), int(Flag.FINAL)
 
@@ -194,5 +193,3 @@ class Batch:
                 seed=result.header.seed // len(self.calls),
             )
             yield link, Packed(message, ())
-
-

@@ -132,7 +132,7 @@ def end(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
             child.wait()
 
 
-class _Signaled(Exception):  # noqa: N818  (not an error: a way out of a wait)
+class _Signaled(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number

@@ -30,9 +30,7 @@ class RemoteModel:
     `StaleRevision`, `TooLarge`.
     """
 
-    def __init__(
-        self, connection: Connection, description: Mapping[str, Any], *, owns_connection: bool = True
-    ) -> None:
+    def __init__(self, connection: Connection, description: Mapping[str, Any], *, owns_connection: bool = True) -> None:
         self._connection = connection
         self._owns_connection = owns_connection
         self.spec = ModelSpec.from_dict(description["spec"])

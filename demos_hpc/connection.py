@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .arguments import read_timeout
 from .config import Config
-from .errors import BadFrame, DeadlineExceeded, DemosError, InternalError, ServerLost, TooLarge
+from .errors import BadFrame, DeadlineExceeded, DemosError, InternalError, ServerLost
 from .future import Finish, Future, Stream
 from .messages import Array, Failure, Flag, FloatArray, Kind, Operation, from_json, to_json
 from .transport import Link, Port
@@ -32,6 +33,7 @@ class Connection:
         self._link = link
         self._config = config
         self._thread = threading.get_ident()
+        self._process = os.getpid()
         self._last_id = 0
         self._futures: dict[int, Future] = {}
         self._streams: dict[int, Future] = {}
@@ -216,13 +218,13 @@ class Connection:
     def _check_usable(self) -> None:
         if threading.get_ident() != self._thread:
             raise RuntimeError("this connection belongs to the thread that made it; connect once in each thread")
+        if os.getpid() != self._process:
+            raise RuntimeError("this connection belongs to the process that made it, not to its forks")
         if self._lost is not None:
             raise type(self._lost)(str(self._lost))
 
 
-def _cut(
-    id_: int, arrays: Sequence[Array], n_rows: int, part_rows: int, units_per_row: float, **fields: int
-) -> Stream:
+def _cut(id_: int, arrays: Sequence[Array], n_rows: int, part_rows: int, units_per_row: float, **fields: int) -> Stream:
     """The parts of a request behind its first frame."""
 
     def pack_part(start: int) -> tuple[int, Packed]:
@@ -243,5 +245,3 @@ def _read_failure(frame: Frame) -> DemosError:
 
 def _read_answer(arrays: list[Any]) -> Any:
     return from_json(arrays[0]) if arrays else None
-
-

@@ -27,7 +27,7 @@ SCALES = np.array([0.1, 1e-4, 0.05, 0.05])
 #: Where the search begins: once in each octant, since a mixing angle and its mirror image look much alike.
 STARTS = np.array([[0.42, 2.7e-3, 0.05, -0.03], [0.58, 2.7e-3, 0.05, -0.03]])
 #: Points of the contour's grid on each axis, and how many standard deviations it reaches on either.
-GRID, REACH = 21, (3.0, 4.2)
+GRID, REACH = 17, (3.0, 4.2)
 NEEDS = ("iminuit", "matplotlib")
 
 #: Told what is being done, and how much of how much is done; a total of 0 is not known.

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .calls import Batch, Call
+from .catalog import Catalog
 from .config import Config
-from .errors import BadFrame, DemosError, InternalError, InvalidInput, ModelFailed, StaleRevision, Status
+from .errors import BadFrame, DemosError, InternalError, InvalidInput, StaleRevision, Status
 from .events import (
     Action,
     Cancelled,
@@ -37,8 +38,6 @@ from .events import (
 from .messages import Failure, Flag, Kind, Offer, Operation, from_json, to_json
 from .relay import pass_on
 from .scheduler import Limits, Scheduler
-from .served import Served
-from .spec import ModelSpec
 from .transport import Link, Port
 from .wire import Frame, Packed, pack, read_header
 
@@ -72,10 +71,8 @@ class Dispatcher:
         self._ports = ports
         self._config = config
         self._clock = clock
-        self._offers_due = n_offers
-        self._load_failure: Failure | None = None
+        self._catalog = Catalog(n_offers, config.max_request_bytes)
         self._scheduler = Scheduler(Limits(config.max_queued_requests, config.chunk_seconds, config.chunk_timeout))
-        self._models: dict[int, Served] = {}
         self._peers: dict[Link, _Peer] = {}
         self._numbered: dict[int, _Peer] = {}
         self._departed: list[Link] = []
@@ -113,7 +110,7 @@ class Dispatcher:
     @property
     def statistics(self) -> dict[str, Any]:
         """For each model, what was done for it."""
-        return {served.spec.name: served.statistics for served in self._models.values()}
+        return {served.spec.name: served.statistics for served in self._catalog.models.values()}
 
     def serve(self, is_over: Callable[[], bool]) -> None:
         """Serves until ``is_over()``, then says so to everybody."""
@@ -188,10 +185,9 @@ class Dispatcher:
     def _take_request(self, peer: _Peer, frame: Frame) -> Event | None:
         header = frame.header
         if header.operation == Operation.METADATA:
-            self._asking.append((peer, header.id, _read_name(frame)))
-            self._answer_asking()
+            self._answer_asking(peer, header.id, _read_name(frame))
             return None
-        served = self._models.get(header.model)
+        served = self._catalog.models.get(header.model)
         if served is None:
             raise InvalidInput(f"there is no model with handle {header.model} here")
         if header.id in peer.calls:
@@ -254,50 +250,32 @@ class Dispatcher:
         if not peer.is_worker or peer.has_offered:
             raise InvalidInput("only workers offer to serve a model, and only once")
         peer.has_offered = True
-        self._offers_due -= 1
         event = None
         try:
-            offer = Offer.from_dict(from_json(_only_array(frame)))
-            if offer.failure is not None:
-                raise Failure.from_dict(offer.failure).to_exception()
-            served = self._find_or_add(ModelSpec.from_dict(offer.spec or {}))
+            served = self._catalog.add(Offer.from_dict(from_json(_only_array(frame))))
         except DemosError as error:
-            print(f"demos-hpc: {peer.link.name} serves nothing: {error}", file=sys.stderr, flush=True)
-            self._load_failure = Failure.of(error, str(error.__cause__ or "").strip())
+            self._catalog.note_failure(error)
+            _warn(f"{peer.link.name} serves nothing: {error}")
         else:
-            served.workers += 1
-            if offer.fingerprint not in served.fingerprints:
-                served.fingerprints.append(offer.fingerprint)
             event = WorkerJoined(peer.number, served.handle)
-        self._answer_asking()
+            if len(served.fingerprints) > 1:
+                _warn(f"{peer.link.name} is not like other workers of {served.spec.name!r}: last digits may differ")
+        asking, self._asking = self._asking, []
+        for client, number, name in asking:
+            self._answer_asking(client, number, name)
         return event
 
-    def _find_or_add(self, spec: ModelSpec) -> Served:
-        for served in self._models.values():
-            if served.spec.name == spec.name:
-                if served.spec != spec:
-                    raise ModelFailed(f"its model {spec.name!r} has another spec than the other workers'")
-                return served
-        handle = len(self._models) + 1
-        self._models[handle] = Served(handle, spec, self._config.max_request_bytes)
-        return self._models[handle]
-
-    def _answer_asking(self) -> None:
-        """Answers who has asked for a model, as far as it is known whether there is one."""
-        asking, self._asking = self._asking, []
-        for peer, number, name in asking:
-            link = peer.link
-            found = [s for s in self._models.values() if name in (None, s.spec.name, s.spec.uuid)]
-            if len(found) == 1 and (name is not None or not self._offers_due):
-                link.send(pack(Kind.REPLY, [to_json(found[0].describe())], id=number, flags=Flag.FINAL))
-            elif self._offers_due:
-                self._asking.append((peer, number, name))
-            elif self._load_failure is not None and not found:
-                _send_failure(link, number, self._load_failure)
-            else:
-                names = ", ".join(repr(s.spec.name) for s in self._models.values()) or "none"
-                problem = "several models are served: name one" if found else f"there is no model {name!r} here"
-                _refuse(link, number, InvalidInput(f"{problem}; there are: {names}"))
+    def _answer_asking(self, peer: _Peer, number: int, name: str | None) -> None:
+        """Tells a client of the model that it asks for, as soon as it is known whether there is one."""
+        try:
+            served = self._catalog.find(name)
+        except DemosError as error:
+            _send_failure(peer.link, number, Failure.of(error, str(error.__cause__ or "").strip()))
+            return
+        if served is None:
+            self._asking.append((peer, number, name))
+        else:
+            peer.link.send(pack(Kind.REPLY, [to_json(served.describe())], id=number, flags=Flag.FINAL))
 
     def _take_result(self, peer: _Peer, frame: Frame) -> Event | None:
         header = frame.header
@@ -309,7 +287,7 @@ class Dispatcher:
         if status == Status.OK and not batch.fits(frame):
             error = InternalError(f"{peer.link.name} answered a chunk with something else than was asked for")
             frame, status = _failure_frame(header.id, Failure.of(error)), error.status
-        statistics = self._models[batch.calls[0].first.header.model].statistics
+        statistics = self._catalog.models[batch.calls[0].first.header.model].statistics
         statistics.nonfinite_rows += header.deadline_ms
         statistics.model_seconds += header.seed / 1e9
         self._result = batch, frame
@@ -339,7 +317,7 @@ class Dispatcher:
         peer = self._peers.get(call.link)
         if peer is None or call.id not in peer.calls:
             return  # gone, or told already
-        self._models[call.first.header.model].statistics.failures += 1
+        self._catalog.models[call.first.header.model].statistics.failures += 1
         if action.chunk is not None and self._result is not None:
             _, frame = self._result
             message = pass_on(frame, kind=Kind.REPLY, id=call.id, flags=Flag.FINAL, revision=call.revision)
@@ -362,7 +340,7 @@ class Dispatcher:
 
     def _evict(self, action: Evict) -> None:
         link = self._numbered[action.worker].link
-        print(f"demos-hpc: {link.name} has been in one chunk for too long and is given up", file=sys.stderr, flush=True)
+        _warn(f"{link.name} has been in one chunk for too long and is given up")
         self.lose(link)
 
 
@@ -372,6 +350,10 @@ def _read_name(frame: Frame) -> str | None:
     if not isinstance(question, dict):
         raise BadFrame(f"a question is a JSON object, not {type(question).__name__}")
     return question.get("model")
+
+
+def _warn(text: str) -> None:
+    print(f"demos-hpc: {text}", file=sys.stderr, flush=True)
 
 
 def _only_array(frame: Frame) -> Any:

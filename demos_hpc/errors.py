@@ -131,7 +131,7 @@ class ModelNotFound(DemosError, LookupError):
     status = Status.MODEL_NOT_FOUND
 
 
-class RemoteTraceback(Exception):  # noqa: N818  (not an error of its own: it shows another process's)
+class RemoteTraceback(Exception):
     """Carries the traceback of another process, shown as the cause of an error here."""
 
     def __str__(self) -> str:

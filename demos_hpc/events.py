@@ -101,7 +101,7 @@ class Part(NamedTuple):
 
     request: int
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
 
 
 class SendChunk(NamedTuple):
@@ -116,7 +116,7 @@ class SendPart(NamedTuple):
     """Pass this part of a chunk's result on to its client; ``final`` where nothing more follows."""
 
     chunk: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     part: Part
     final: bool
 

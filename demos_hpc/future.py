@@ -31,7 +31,9 @@ class Stream:
 
     __slots__ = ("parts", "row_bytes", "rows_sent", "units_per_row")
 
-    def __init__(self, parts: Iterator[tuple[int, Packed]], rows_sent: int, row_bytes: int, units_per_row: float) -> None:
+    def __init__(
+        self, parts: Iterator[tuple[int, Packed]], rows_sent: int, row_bytes: int, units_per_row: float
+    ) -> None:
         self.parts = parts
         self.rows_sent = rows_sent
         self.row_bytes = row_bytes
@@ -144,9 +146,7 @@ class Future:
             self.out = [np.empty((self.n_units, *width)) for width in self.widths]
         return self.out
 
-    def fits(
-        self, first: int, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype[np.generic]]
-    ) -> bool:
+    def fits(self, first: int, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype[np.generic]]) -> bool:
         """Whether arrays of these shapes are rows ``first`` and on of the answer."""
         if len(shapes) != len(self.widths) or not shapes[0]:
             return False

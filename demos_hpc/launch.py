@@ -20,7 +20,7 @@ from .errors import DemosError, LaunchError
 from .messages import Hello, Kind, Welcome, from_json, to_json
 from .transport import Arrival, Link, Port
 from .transport.doorbell import Doorbell
-from .watchdog import watch_start
+from .watchdog import find_rank_and_size, watch_start
 from .wire import pack
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def _call_roll(world: World, hello: Hello, timeout: float) -> Welcome:
         if arrived.header.kind == Kind.WELCOME:
             return Welcome.from_dict(from_json(arrived.arrays[0]))
     raise LaunchError(
-        f"rank {world.rank}: rank 0 has not called the roll within {timeout + ROLL_GRACE:g} s: the server must come first"
-        f" on the command line; {REMEDY}"
+        f"rank {world.rank}: rank 0 has not called the roll within {timeout + ROLL_GRACE:g} s: the server must come"
+        f" first on the command line; {REMEDY}"
     )
 
 
@@ -185,9 +185,10 @@ def _arrivals(port: Port, timeout: float) -> Iterator[Arrival]:
 
 
 def _check_size(size: int) -> None:
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
-    if size == 1 and tasks > 1:
+    place = find_rank_and_size()
+    if size == 1 and place is not None and place[1] > 1:
         raise LaunchError(
-            f"Slurm started {tasks} tasks, and each of them is an MPI world of its own, since srun and this MPI do not"
-            " speak the same language: try srun --mpi=pmi2 or --mpi=pmix, or mpiexec inside the allocation"
+            f"{place[1]} ranks were started, and each of them is an MPI world of its own, since the launcher and this MPI"
+            " library do not speak the same language: `demos-hpc doctor` tells more. With Slurm, try srun --mpi=pmi2 or"
+            " --mpi=pmix, or mpiexec inside the allocation"
         )

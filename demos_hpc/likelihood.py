@@ -15,6 +15,7 @@ from .adapters import make_nutpie_model, make_tensor
 from .arguments import find_outside, read_rows
 from .cost import Cost
 from .desk import bring
+from .differences import combine, make_stencil
 from .errors import InvalidInput
 from .messages import FloatArray, Operation
 from .spec import ModelSpec
@@ -55,7 +56,9 @@ class Likelihood:
         self._log_prior = log_prior
         self._log_prior_gradient = log_prior_gradient
         self._vectorized_prior = vectorized_prior
-        self._method = method
+        if method not in (None, "finite-difference"):
+            raise InvalidInput(f"method is {method!r}; it is 'finite-difference', or left out")
+        self._has_differences = method is not None
         #: Names of the free parameters, in the order of theta.
         self.names = _read_free(free, fixed or {}, spec)
         self._columns = np.array([spec.param_names.index(name) for name in self.names])
@@ -99,8 +102,8 @@ class Likelihood:
     @property
     def has_gradient(self) -> bool:
         """Whether `gradient` can be had."""
-        offered = self._method is not None or self._spec.offers(Operation.LOG_LIKELIHOOD_GRADIENT)
-        return offered and (self._log_prior is None or self._log_prior_gradient is not None)
+        has_prior = self._log_prior is None or self._log_prior_gradient is not None
+        return self._has_differences or (has_prior and self._spec.offers(Operation.LOG_LIKELIHOOD_GRADIENT))
 
     def fill_params(self, theta: npt.ArrayLike) -> FloatArray:
         """All parameters of the model, fixed ones included: theta (k,) to (p,), (m, k) to (m, p)."""
@@ -179,14 +182,20 @@ class Likelihood:
         return (value,)
 
     def _compute_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        if self._has_differences:
+            bounds = (np.take(bound, self._columns) for bound in (self._spec.lower, self._spec.upper))
+            stencil, steps = make_stencil(points, *bounds)
+            (values,) = self._compute_value(stencil)
+            return combine(values.reshape(-1, len(points)), steps)
         if self._log_prior is not None and self._log_prior_gradient is None:
             raise InvalidInput(
-                "the gradient of the likelihood with log_prior needs that of the prior: give log_prior_gradient too"
+                "the gradient of the likelihood with log_prior needs that of the prior: give log_prior_gradient too,"
+                " or method='finite-difference'"
             )
         value, asked, params = self._begin(points)
         gradient = np.zeros_like(points)
         if len(asked):
-            answer = self._submit.log_likelihood_gradient(self._x, params, method=self._method).result()
+            answer = self._submit.log_likelihood_gradient(self._x, params).result()
             value[asked] += answer[0]
             gradient[asked] = answer[1][:, self._columns]
             if self._log_prior_gradient is not None:

@@ -148,7 +148,7 @@ def make_plan(spec: ModelSpec, header: Header, layout: Layout) -> Plan:
         part_rows=part_rows,
         unit_rows=unit_rows,
         has_params=params_shape is not None,
-        params_per_row=x_shape is not None and params_shape is not None and len(params_shape) == 2 and not is_likelihood,
+        params_per_row=_is_per_row(x_shape, params_shape) and not is_likelihood,
         points=points,
         n_blocks=count_blocks(rows, block),
         is_block_major=is_block_major,
@@ -159,7 +159,7 @@ def make_plan(spec: ModelSpec, header: Header, layout: Layout) -> Plan:
 
 
 def _find_arrays(
-    operation: Operation, shapes: list[tuple[int, ...]]
+    operation: Operation, shapes: tuple[tuple[int, ...], ...]
 ) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
     """The shapes of x and of params, as far as this operation and this request have them."""
     least, most = (1, 2) if operation in _OF_X else (0, 1)
@@ -186,3 +186,5 @@ def _check_params_rank(
         raise InvalidInput(f"params has {params_shape[0]} rows and x {x_shape[0]}; give one point (p,), or one per row")
 
 
+def _is_per_row(x_shape: tuple[int, ...] | None, params_shape: tuple[int, ...] | None) -> bool:
+    return x_shape is not None and params_shape is not None and len(params_shape) == 2

@@ -1,15 +1,12 @@
-"""The pictures of ``demos-hpc demo`` and ``demos-hpc bench``, as PNG files."""
+"""The picture of ``demos-hpc demo``: events, fit, and the likelihood around it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .bench import Row
 from .demo import Demo, Profile, Spectrum
 from .errors import InvalidInput
 from .messages import FloatArray
@@ -137,56 +134,3 @@ def _refine_columns(values: FloatArray, factor: int) -> FloatArray:
         t * (t - 1) * (t - 2) / 6,
     ]
     return np.asarray(sum(w[:, np.newaxis] * values[first + k] for k, w in enumerate(weights)))
-
-
-def draw_figures(rows: Sequence[Row], path: Path) -> None:
-    """How far each figure is from what is wanted: bars that cross the line have reached it."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    rows = [row for row in rows if row.margin is not None][::-1]
-    if not rows:
-        return
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
-        axes = figure.subplots()
-        margins = [row.margin or 0.0 for row in rows]
-        colors = [BLUE if margin >= 1 else ORANGE for margin in margins]
-        axes.barh(range(len(rows)), np.array(margins) - 1, left=1, color=colors, height=0.6)
-        for nth, row in enumerate(rows):
-            right = margins[nth] >= 1
-            axes.annotate(
-                f"{row.value:.3g}", (margins[nth], nth), (4 if right else -4, 0), textcoords="offset points",
-                ha="left" if right else "right", va="center", fontsize=9,
-            )  # fmt: skip
-        axes.axvline(1, color="black", linewidth=1)
-        axes.set_yticks(range(len(rows)), [f"{row.benchmark}: {row.key}  ({row.wanted})" for row in rows])
-        axes.set(xscale="log", xlabel="times as good as wanted", title="Benchmarks against what is wanted")
-        axes.set_xlim(min(0.3, 0.7 * min(margins)), max(3.0, 2 * max(margins)))
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-        save(figure, path)
-
-
-def draw_efficiency(figures: Mapping[str, float], path: Path) -> None:
-    """Efficiency against the number of workers, from keys as ``efficiency_1000`` or ``efficiency_1000_20ms``."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    series: dict[str, list[tuple[int, float]]] = {}
-    for key, value in figures.items():
-        if found := re.fullmatch(r"efficiency_(\d+)_?(.*)", key):
-            series.setdefault(found[2].replace("_", " "), []).append((int(found[1]), value))
-    if not series:
-        return
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7, 4.4), layout="constrained")
-        axes = figure.subplots()
-        for name, points in sorted(series.items()):
-            workers, efficiency = zip(*sorted(points), strict=True)
-            axes.plot(workers, efficiency, "o-", markersize=4, label=name or "one dispatcher")
-        axes.axhline(0.9, color=GRAY, linewidth=1, linestyle=":")
-        axes.set(xscale="log", ylim=(0, 1.05), xlabel="workers", ylabel="time in the model / time of the workers")
-        axes.set_title("The scheduler under a virtual clock")
-        axes.legend()
-        save(figure, path)

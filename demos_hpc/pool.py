@@ -20,9 +20,10 @@ FIRST_UNITS = 4
 SHORTEST_CHUNK = 1e-3
 #: A worker gets a second chunk ahead of time if it is this short, seconds, or if there is plenty of work.
 SHORT_CHUNK = 5e-3
-#: Ten times what one chunk costs the dispatcher, seconds: chunks grow with the number of workers, so that the
-#: dispatcher does not become the bottleneck.
-DISPATCH_SECONDS = 4e-4
+#: What one chunk costs the dispatcher, seconds, rather too much than too little (`benchmarks/simulate.py`).
+CHUNK_COST = 4e-5
+#: Chunks grow with the number of workers, so that this fraction of the dispatcher's time is enough for all.
+DISPATCHER_LOAD = 0.1
 #: Requests in one chunk.
 MOST_PARTS = 1024
 
@@ -298,7 +299,10 @@ class Pool:
         """Units that the next chunk should have: enough for balance at the end, enough to amortize the post."""
         if not work.per_unit:
             return FIRST_UNITS
-        longest = max(self._chunk_seconds, self.n_workers * DISPATCH_SECONDS)
-        fair = work.backlog * work.per_unit / (2 * self.n_workers)
-        seconds = min(max(fair, SHORTEST_CHUNK), longest)
+        longest = max(self._chunk_seconds, self.n_workers * CHUNK_COST / DISPATCHER_LOAD)
+        waiting = work.backlog * work.per_unit
+        # To hand out what waits in chunks of s takes waiting / s * CHUNK_COST, to compute the last of them s: the
+        # sum is least here. Shorter chunks would only have workers wait for the dispatcher.
+        shortest = max(SHORTEST_CHUNK, math.sqrt(waiting * CHUNK_COST))
+        seconds = min(max(waiting / (2 * self.n_workers), shortest), longest)
         return int(seconds / work.per_unit) or 1

@@ -41,13 +41,15 @@ class Analysis:
 _running: list[Analysis] = []
 
 
-def connect(name: str | None = None) -> RemoteModel:
+def connect(name: str | None = None, *, identical: bool = False) -> RemoteModel:
     """Connects to the model ``name`` (its name or UUID; may be left out where there is only one) of this launch.
+
+    ``identical=True`` refuses workers whose CPUs or NumPy versions differ, since their results may, in the last digit.
 
     Raises
     ------
     LaunchError
-        Where this process was not started by the launcher.
+        Where this process was not started by the launcher, or workers differ that must not.
     InvalidInput
         Where no such model is served; the message names those that are.
     ModelNotFound, ModelFailed
@@ -61,7 +63,11 @@ def connect(name: str | None = None) -> RemoteModel:
         )
     connection = _running[0].connect()
     question = {} if name is None else {"model": name}
-    return RemoteModel(connection, connection.ask(Operation.METADATA, question).result(), owns_connection=False)
+    description = connection.ask(Operation.METADATA, question).result()
+    if identical and len(description["fingerprints"]) > 1:
+        kinds = "; ".join(description["fingerprints"])
+        raise LaunchError(f"the workers are not alike, and results may differ in the last digit: {kinds}")
+    return RemoteModel(connection, description, owns_connection=False)
 
 
 def serve(model: str, config: Config) -> None:

@@ -53,7 +53,7 @@ def pack_many(ids: Sequence[int], arrays: Sequence[Array], rows: int, **fields: 
         data = array.reshape(len(ids), -1).view(np.uint8)
         at -= data.shape[1]
         frames[:, at : at + data.shape[1]] = data
-    return bytearray(frames)  # type: ignore[call-overload, no-any-return]
+    return bytearray(frames)
 
 
 def find_nonfinite(values: Array) -> Array:

@@ -196,9 +196,7 @@ class ModelSpec:
             if not is_number or not -sys.float_info.max <= value <= sys.float_info.max:
                 raise InvalidInput(f"parameter {name!r} is {value!r}; it is a finite number")
             if not self.lower[index] <= value <= self.upper[index]:
-                raise InvalidInput(
-                    f"parameter {name!r} is {value}, outside [{self.lower[index]}, {self.upper[index]}]"
-                )
+                raise InvalidInput(f"parameter {name!r} is {value}, outside [{self.lower[index]}, {self.upper[index]}]")
             changed[index] = value
         return changed
 

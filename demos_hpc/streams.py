@@ -28,7 +28,7 @@ class BlockStreams:
 
     def __init__(self) -> None:
         self._philox = np.random.Philox(key=0)
-        self._state: dict[str, Any] = dict(self._philox.state)
+        self._state: Any = dict(self._philox.state)
         self.generator = np.random.Generator(self._philox)
 
     def set(self, seed: int, block: int) -> np.random.Generator:

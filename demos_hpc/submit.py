@@ -331,9 +331,21 @@ class Submit:
             part_rows = self._count_part_rows(arrays[:n_per_row])
             self._check_size(arrays)
         return self._connection.start(
-            operation, arrays, n_rows, n_units, widths, finish, model=self.handle, flags=flags,
-            revision=self.pinned_revision, seed=seed, timeout=timeout, out=outs, part_rows=part_rows, n_per_row=n_per_row,
-        )  # fmt: skip
+            operation,
+            arrays,
+            n_rows,
+            n_units,
+            widths,
+            finish,
+            model=self.handle,
+            flags=flags,
+            revision=self.pinned_revision,
+            seed=seed,
+            timeout=timeout,
+            out=outs,
+            part_rows=part_rows,
+            n_per_row=n_per_row,
+        )
 
     def _count_part_rows(self, per_row: list[Array]) -> int:
         """Rows of a part of a large request: whole blocks, at least one, and about 4 MiB; 0 where nothing is cut."""
@@ -344,7 +356,8 @@ class Submit:
     def _check_size(self, arrays: list[Array]) -> None:
         size = sum(array.nbytes for array in arrays)
         if size > self._max_request_bytes:
-            raise TooLarge(f"a request of {size} bytes; this server takes {self._max_request_bytes}: split the request")
+            most = self._max_request_bytes
+            raise TooLarge(f"a request of {size} bytes; this server takes {most}: split the request")
 
 
 def _scatter(

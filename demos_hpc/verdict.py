@@ -83,7 +83,7 @@ class Verdict:
         return tuple(finding for finding in self.findings if finding.outcome is outcome)
 
 
-class Remark(Exception):  # noqa: N818  (how a check ends early, not an error)
+class Remark(Exception):
     """Ends a check with an outcome other than ok."""
 
     def __init__(self, outcome: Outcome, sentence: str) -> None:

@@ -76,8 +76,8 @@ def main(directory: Path, size: int, timeout: float, process: int) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     who = ", ".join(f"rank {rank}" for rank in missing) or "none of them"
     print(
-        f"demos-hpc: of {size} ranks, not started after {timeout:g} s (DEMOS_ROLL_CALL_TIMEOUT): {who}. They hang before"
-        " MPI_Init, or are programs of another kind: start servers by `demos-hpc serve`, analyses by"
+        f"demos-hpc: of {size} ranks, not started after {timeout:g} s (DEMOS_ROLL_CALL_TIMEOUT): {who}. They hang"
+        " before MPI_Init, or are programs of another kind: start servers by `demos-hpc serve`, analyses by"
         " `python -m demos_hpc analysis.py`",
         file=sys.stderr,
         flush=True,

@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from demos_hpc.client import RemoteModel
 from demos_hpc.config import Config
 from demos_hpc.connection import Connection
 from demos_hpc.dispatcher import Dispatcher
 from demos_hpc.errors import DemosError
-from demos_hpc.messages import Failure, Kind, Operation, from_json
+from demos_hpc.messages import Array, Failure, Flag, Kind, Operation, from_json
 from demos_hpc.model import LoadedModel
 from demos_hpc.transport.loopback import LoopbackPort, make_pair
-from demos_hpc.wire import Frame, Packed, pack
+from demos_hpc.wire import Frame, Packed, pack, read_header
 from demos_hpc.worker import Worker
 
 #: Turns after which something that needs so many will never come.
@@ -53,6 +55,24 @@ class Peer:
             self._service.turn()
             frames += self.receive()
         return frames
+
+    def ask_rows(self, message: Packed) -> Array:
+        """Sends a request and waits for its answer."""
+        self.send(message)
+        header = read_header(message.head)
+        return self.collect(header.id, header.n_rows)
+
+    def collect(self, id_: int, n_rows: int) -> Array:
+        """The first array of the answer to a request, in however many parts it comes; of others nothing may come."""
+        rows = np.full(n_rows, np.nan)
+        for _ in range(MANY_TURNS):
+            self._service.turn()
+            for frame in self.receive():
+                assert (frame.header.id, frame.header.status) == (id_, 0), frame.arrays
+                rows[frame.header.first_row :][: len(frame.arrays[0])] = frame.arrays[0]
+                if frame.header.flags & Flag.FINAL:
+                    return rows
+        raise AssertionError(f"no final reply to request {id_}")
 
     def ask_one(self, message: Packed | bytes) -> Frame:
         (frame,) = self.ask(message)

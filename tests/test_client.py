@@ -164,7 +164,7 @@ def test_a_model_of_one_point_per_call_serves_a_point_for_each_row() -> None:
     served = demos_hpc.local(OnePoint(), workers=2)
     rows = np.repeat([[0.0, 1.0], [0.5, 2.0], [0.0, 1.0]], [3, 1, 6], axis=0)
     np.testing.assert_array_equal(served.log_density(X[:10, :1], rows), Gaussian().log_density(X[:10, :1], rows))
-    value, gradient = served.log_density_gradient(X[:10, :1], rows)
+    _, gradient = served.log_density_gradient(X[:10, :1], rows)
     np.testing.assert_array_equal(gradient, Gaussian().log_density_gradient(X[:10, :1], rows)[1])
 
 
@@ -348,7 +348,7 @@ def test_differences_are_never_used_unasked() -> None:
     served = demos_hpc.local(DensityOnly)
     t = np.array([[0.5], [2.0]])
     for call in (served.log_density_gradient, served.log_likelihood_gradient):
-        with pytest.raises(NotOffered, match="offers no log_.*gradient; it has log_density.*finite-difference"):
+        with pytest.raises(NotOffered, match=r"offers no log_.*gradient; it has log_density.*finite-difference"):
             call(t, [2.0])
     gradient = served.log_density_gradient(t, [2.0], method="finite-difference")[1]
     np.testing.assert_allclose(gradient, [[0.0], [-1.5]], atol=1e-8)

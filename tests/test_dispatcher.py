@@ -17,7 +17,7 @@ from demos_hpc.config import Config
 from demos_hpc.errors import BadFrame, DemosError, InvalidInput, NotOffered, Status
 from demos_hpc.messages import Array, Flag, Kind, Offer, Operation, from_json, to_json
 from demos_hpc.testing import Gaussian
-from demos_hpc.wire import DTYPES, INLINE_BYTES, OFFSETS, Frame, Packed, join, pack
+from demos_hpc.wire import DTYPES, HEADER_BYTES, INLINE_BYTES, Packed, join, pack, read_header
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=150)
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.bin"))
@@ -32,12 +32,17 @@ def assert_serves(service: Service, peer: Peer | None = None) -> None:
     np.testing.assert_array_equal(service.connect("gaussian").log_density(X, POINT), TRUTH)
     if peer is not None:
         peer.receive()
-        reply = peer.ask_one(make_request(Operation.LOG_DENSITY, [X, POINT], id=2**63))
-        assert reply.header.id == 2**63
-        np.testing.assert_array_equal(reply.arrays[0], TRUTH)
+        request = make_request(Operation.LOG_DENSITY, [X, POINT], id=2**63)
+        np.testing.assert_array_equal(peer.ask_rows(request), TRUTH)
 
 
 # ---- requests that no client of ours sends ---------------------------------------------------------------------
+
+
+def with_other_length(packed: Packed) -> Packed:
+    """The same frame, its first array announced with another number of rows."""
+    packed.head[HEADER_BYTES + 8] -= 1
+    return packed
 
 
 def cells(n: int, d: int = 1) -> Array:
@@ -150,6 +155,11 @@ BAD_REQUESTS: dict[str, tuple[Packed, type[DemosError], str]] = {
         "there is no model [1] here",
     ),
     "two questions": (make_request(Operation.METADATA, [X, X]), BadFrame, "with 2 arrays instead of one"),
+    "arrays that contradict the header": (
+        with_other_length(make_request(Operation.LOG_DENSITY, [X, POINT])),
+        BadFrame,
+        "a frame whose header announces",
+    ),
     "an unknown kind": (pack(99, id=1), BadFrame, "frames of kind 99 are not for a dispatcher"),
     "a reply": (pack(Kind.REPLY, [X], id=1), BadFrame, "frames of kind 4 are not for a dispatcher"),
     "an offer of a client": (
@@ -232,13 +242,16 @@ def start_in_parts(peer: Peer, id_: int = 1) -> None:
 def test_rows_in_parts_are_put_together() -> None:
     peer = Service(MODEL, workers=2).add_peer()
     start_in_parts(peer)
-    frames = peer.ask(pack(Kind.ROWS, [X[32:]], id=1, first_row=32, n_rows=8))
-    while not frames[-1].header.flags & Flag.FINAL:
-        frames += peer.ask(pack(Kind.CANCEL, id=99))
-    got = np.empty(40)
-    for frame in frames:
-        got[frame.header.first_row :][: len(frame.arrays[0])] = frame.arrays[0]
-    np.testing.assert_array_equal(got, TRUTH)
+    peer.send(pack(Kind.ROWS, [X[32:]], id=1, first_row=32, n_rows=8))
+    np.testing.assert_array_equal(peer.collect(1, 40), TRUTH)
+
+
+def test_several_frames_in_one_message() -> None:
+    peer = Service(MODEL).add_peer()
+    first = make_request(Operation.LOG_DENSITY, [X[:32], POINT], n_rows=40).head
+    second = pack(Kind.ROWS, [X[32:]], id=1, first_row=32, n_rows=8).head
+    peer.send(bytes(join([pack(Kind.CANCEL, id=3).head, first, second])))
+    np.testing.assert_array_equal(peer.collect(1, 40), TRUTH)
 
 
 BAD_PARTS: dict[str, Packed] = {
@@ -249,13 +262,7 @@ BAD_PARTS: dict[str, Packed] = {
     "of another dtype": pack(Kind.ROWS, [X[:8].astype("<i8")], id=1, first_row=32),
     "with two arrays": pack(Kind.ROWS, [X[:8], X[:8]], id=1, first_row=32),
     "with no array": pack(Kind.ROWS, id=1, first_row=32),
-    "whose layout contradicts its header": Packed(
-        bytearray(pack(Kind.ROWS, [X[:8]], id=1, first_row=32).head[: OFFSETS["payload"]])
-        + (88).to_bytes(8, "little")
-        + pack(Kind.ROWS, [X[:8]], id=1, first_row=32).head[OFFSETS["payload"] + 8 :]
-        + bytes(8),
-        (),
-    ),
+    "whose layout contradicts its header": with_other_length(pack(Kind.ROWS, [X[:8]], id=1, first_row=32)),
 }
 
 
@@ -329,7 +336,7 @@ RESULTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_result_that_is_none_fails_its_requests_and_no_others(name: str, merged: bool) -> None:
     service = Service(MODEL, n_offers=2)
-    client = service.connect()
+    client = service.connect("gaussian")
     false = service.add_false_worker()
     offer(false, service)
     honest, service.workers = service.workers, []
@@ -361,7 +368,7 @@ def test_results_that_nobody_waits_for_are_dropped() -> None:
     assert_serves(service)
 
 
-# ---- anything at all ---------------------------------------------------------------------------------------------------
+# ---- anything at all -------------------------------------------------------------------------------------------
 
 arrays = st.lists(
     st.builds(
@@ -422,19 +429,13 @@ def test_whatever_frames_a_client_sends_it_is_served_afterwards(messages: list[b
     for message in messages:
         peer.send(message)
         service.turn()
-    left = any(Frame(*read).header.kind == Kind.GOODBYE for read in map(read_back, messages))
-    for id_ in {read_back(message)[0].id for message in messages}:
+    headers = [read_header(bytearray(message)) for message in messages]
+    left = any(header.kind == Kind.GOODBYE for header in headers)
+    for id_ in {header.id for header in headers}:
         peer.send(pack(Kind.CANCEL, id=id_))
     service.turn()
     peer.receive()
     assert_serves(service, None if left else peer)
-
-
-def read_back(message: bytes) -> Any:
-    from demos_hpc.wire import read_header
-
-    buffer = bytearray(message)
-    return read_header(buffer), buffer
 
 
 @CHECK

@@ -176,7 +176,17 @@ def test_a_gradient_from_differences_is_used_where_it_is_asked_for(means, events
     with pytest.raises(NotOffered, match="finite-difference"):
         plain.gradient([1.0, 0.0])
     expected = len(events) * np.linalg.solve(Means.COVARIANCE, events.mean(axis=0) - [1.0, 0.0])
+    before = count_requests(means)
     np.testing.assert_allclose(asked.gradient([1.0, 0.0]), expected, rtol=1e-5)
+    assert count_requests(means) == before + 1
+    values, gradients = asked.value_and_gradient([[1.0, 0.0], [9.0, 0.0]])
+    np.testing.assert_array_equal(values, plain([[1.0, 0.0], [9.0, 0.0]]))
+    np.testing.assert_array_equal(gradients[1], [0.0, 0.0])
+
+    narrow = means.likelihood(
+        events, free=["b"], fixed={"a": 1.0}, log_prior=lambda theta: -2 * theta[0] ** 2, method="finite-difference"
+    )
+    np.testing.assert_allclose(narrow.gradient([0.5]), asked.gradient([1.0, 0.5])[1:] - 2.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +198,7 @@ def test_a_gradient_from_differences_is_used_where_it_is_asked_for(means, events
         ({"free": []}, "no parameter is free"),
         ({"free": "a"}, r"\['a'\]"),
         ({"free": ["a", "b"], "fixed": {"a": 1.0}}, "'a' is both free and fixed"),
+        ({"method": "fast"}, "method is 'fast'; it is 'finite-difference'"),
         ({"fixed": {"c": 1.0}}, "unknown parameter 'c'"),
         ({"fixed": {"a": 7.0}}, r"'a' is 7\.0, outside"),
         ({"fixed": {"a": "x"}}, "'a' is 'x'; it is a finite number"),

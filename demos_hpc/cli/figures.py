@@ -137,17 +137,21 @@ def _make_listener(console: Console) -> Callable[[str], None]:
 def _tabulate_figures(rows: list[Row]) -> Table:
     table = make_table("Figures", "benchmark", "figure", "value", "wanted", "", numbers=(2,))
     for row in rows:
-        mark = "" if row.margin is None else "[green]reached[/]" if row.margin >= 1 else "[yellow]not reached[/]"
-        table.add_row(escape(row.benchmark), escape(row.key), f"{row.value:.4g}", str(row.wanted or ""), mark)
+        if row.margin is None:  # the benchmark's own columns have shown it
+            continue
+        mark = "[green]reached[/]" if row.margin >= 1 else "[yellow]not reached[/]"
+        table.add_row(escape(row.benchmark), escape(row.key), f"{row.value:.4g}", str(row.wanted), mark)
     return table
 
 
 def _draw(rows: list[Row], out: Path, console: Console) -> None:
     try:
-        from ..plots import draw_efficiency, draw_figures
+        from ..bench_plots import draw_efficiency, draw_figures, draw_wire
 
+        figures = {row.key: row.value for row in rows}
         draw_figures(rows, out / "figures.png")
-        draw_efficiency({row.key: row.value for row in rows}, out / "efficiency.png")
+        draw_efficiency(figures, out / "efficiency.png")
+        draw_wire(figures, out / "wire.png")
     except ModuleNotFoundError as error:
         console.print(f"no plots: {error.name} is not installed; pip install 'demos-hpc\\[plot]'")
     console.print(f"figures in {escape(str(out))}: {', '.join(sorted(path.name for path in out.iterdir()))}")

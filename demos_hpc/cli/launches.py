@@ -16,6 +16,7 @@ from ..starter import describe, make_programs, make_run_directory, start
 from ..threads import limit_threads
 from ..watchdog import find_rank_and_size
 from .group import FAILURE, WORDS, WithScript
+from .output import WIDTH_OF_FILES
 
 #: Environment variables of launchers that tell a process nothing else than that it is a rank.
 LAUNCHED = ("PMI_FD", "PMIX_RANK", "PMI_RANK", "PALS_RANKID")
@@ -91,16 +92,20 @@ def start_again(context: typer.Context, model: str, workers: int, kind: str = "a
     with make_run_directory(launcher) as directory:
         status_file = directory / "status"
         analysis = ["-m", "demos_hpc.cli.rank", str(status_file), *context.meta[WORDS]]
-        terminal = {}
-        if sys.stdout.isatty() and sys.stderr.isatty():  # as the rank cannot see, behind its launcher
-            terminal = {"FORCE_COLOR": "1", "COLUMNS": str(os.get_terminal_size().columns)}
-        status = start(describe(launcher, make_programs([model], [workers], analysis), directory, terminal))
+        status = start(describe(launcher, make_programs([model], [workers], analysis), directory, _find_terminal()))
         if status == 0 and status_file.exists():
             raise typer.Exit(int(status_file.read_text(encoding="ascii")))
     typer.echo(
         f"demos-hpc: the launch ended with exit status {status}; `demos-hpc doctor` tests the installation", err=True
     )
     raise typer.Exit(status or FAILURE)
+
+
+def _find_terminal() -> dict[str, str]:
+    """What a rank cannot see behind its launcher, which may even give it a terminal of its own, for `rich`."""
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        return {"FORCE_COLOR": "1", "COLUMNS": str(os.get_terminal_size().columns)}
+    return {"TERM": "dumb", "COLUMNS": str(WIDTH_OF_FILES), "LINES": "100"}
 
 
 def serve(

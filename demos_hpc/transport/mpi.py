@@ -140,9 +140,7 @@ class MpiPort:
         except (BadFrame, BadVersion) as error:
             self._put(link, (link, error), [], arrived)
 
-    def _take_large(
-        self, link: MpiLink, header: Header, buffer: bytearray, start: int, arrived: list[Arrival]
-    ) -> None:
+    def _take_large(self, link: MpiLink, header: Header, buffer: bytearray, start: int, arrived: list[Arrival]) -> None:
         layout = read_layout(header, buffer, start)
         arrays = self.place(link, header, layout)
         self._put(link, (link, Frame(header, buffer, start, arrays)), flatten(layout, arrays), arrived)
@@ -224,7 +222,7 @@ class World:
     @staticmethod
     def stand_in(group: MPI.Intracomm) -> None:
         """Lets the script that runs in this process see its own group as ``MPI.COMM_WORLD``."""
-        MPI.COMM_WORLD = group
+        MPI.COMM_WORLD = group  # type: ignore[misc]
 
     def abort(self, code: int) -> None:
         """Ends every rank of the launch at once."""
@@ -247,4 +245,3 @@ def finalize() -> None:
     """Ends MPI; collective over all ranks of the launch."""
     if MPI.Is_initialized() and not MPI.Is_finalized():
         MPI.Finalize()
-
