@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from .config import Config
 from .errors import BadFrame, DeadlineExceeded, DemosError, InternalError, ServerLost
 from .future import Finish, Future, Stream
 from .messages import Array, Failure, Flag, FloatArray, Kind, Operation, from_json, to_json
-from .transport import Link, Port
+from .transport import Arrival, Link, Port
 from .transport.buffers import Buffers
 from .wire import Frame, Header, Layout, Packed, pack
 
@@ -36,6 +37,7 @@ class Connection:
         self._process = os.getpid()
         self._last_id = 0
         self._futures: dict[int, Future] = {}
+        self._arrivals: deque[Arrival] = deque()
         self._streams: dict[int, Future] = {}
         self._lost: DemosError | None = None
         self._scratch = Buffers()
@@ -135,15 +137,17 @@ class Connection:
         """Takes in what has arrived and sends on what may be; whether anything had arrived."""
         if threading.get_ident() != self._thread:
             self._check_usable()
-        arrivals = self._port.receive()
-        for _, arrived in arrivals:
+        self._arrivals.extend(self._port.receive())
+        is_any = bool(self._arrivals)
+        while self._arrivals:  # one by one: what is called meanwhile may raise, or come here itself
+            _, arrived = self._arrivals.popleft()
             if isinstance(arrived, Frame):
                 self._take(arrived)
             else:
                 self._lose(arrived)
         if self._streams:
             self._push()
-        return bool(arrivals)
+        return is_any
 
     def wait_for(self, future: Future, limit: float | None) -> None:
         """Until the future is done, or ``limit`` on the monotonic clock."""
@@ -167,11 +171,11 @@ class Connection:
             self._take_other(frame)
         elif header.status:
             self._settle(future, _read_failure(frame))
-        elif self._accept(future, frame):
-            future.nonfinite_rows += header.deadline_ms
-            if header.flags & _FINAL:
-                future.revision = header.revision
-                self._settle(future, None)
+        else:
+            try:
+                self._accept(future, frame)
+            except DemosError as error:
+                self._settle(future, error)
 
     def _take_other(self, frame: Frame) -> None:
         """The end of the service, a complaint about the link as a whole, or a late answer."""
@@ -181,21 +185,28 @@ class Connection:
         elif header.kind == Kind.REPLY and header.status and not header.id:
             self._lose(_read_failure(frame))
 
-    def _accept(self, future: Future, frame: Frame) -> bool:
-        """Puts rows of an answer in their place; False where they have none."""
-        first, layout = frame.header.first_row, frame.layout
+    def _accept(self, future: Future, frame: Frame) -> None:
+        """Puts rows of an answer in their place."""
+        header, layout = frame.header, frame.layout
+        first = header.first_row
         if not future.widths:
             future.out = frame.arrays
-            return True
-        if not future.fits(first, layout.shapes, layout.dtypes):
+        elif not future.fits(first, layout.shapes, layout.dtypes):
             problem = f"rows {first} of {layout.shapes} instead of {future.n_units} of {future.widths}"
-            self._settle(future, InternalError(f"the server answered request {future.id} with {problem}"))
-            return False
-        if frame.is_inline:
+            raise InternalError(f"the server answered request {future.id} with {problem}")
+        elif frame.is_inline:
             future.take(first, frame.arrays)
         else:
-            future.count(layout.shapes[0][0])  # received in place
-        return True
+            future.n_answered += layout.shapes[0][0]  # received in place
+        future.nonfinite_rows += header.deadline_ms
+        if header.flags & _FINAL:
+            if future.n_answered != future.n_units:
+                rows = f"{future.n_answered} of {future.n_units} rows"
+                raise InternalError(f"the server ended its answer to request {future.id} after {rows}")
+            future.revision = header.revision
+            self._settle(future, None)
+        if future.progress is not None:
+            future.progress(future.n_answered, future.n_units)
 
     def _place(self, link: Link, header: Header, layout: Layout) -> list[Array]:
         """Large answers are received straight into the caller's arrays."""

@@ -26,8 +26,8 @@ PLANE = FREE[:2]
 SCALES = np.array([0.1, 1e-4, 0.05, 0.05])
 #: Where the search begins: once in each octant, since a mixing angle and its mirror image look much alike.
 STARTS = np.array([[0.42, 2.7e-3, 0.05, -0.03], [0.58, 2.7e-3, 0.05, -0.03]])
-#: Points of the contour's grid on each axis, and how many standard deviations it reaches on either.
-GRID, REACH = 17, (3.0, 4.2)
+#: Points of the contour's grid on each axis, in full and in haste, and how many standard deviations it reaches on either.
+GRID, QUICK_GRID, REACH = 17, 9, (3.0, 4.2)
 NEEDS = ("iminuit", "matplotlib")
 
 #: Told what is being done, and how much of how much is done; a total of 0 is not known.
@@ -92,13 +92,13 @@ def check_needs() -> None:
         raise LaunchError(f"the demo needs {' and '.join(missing)}: pip install 'demos-hpc[demo]'")
 
 
-def run(model: RemoteModel, n_events: int, seed: int, report: Report) -> Demo:
+def run(model: RemoteModel, n_events: int, seed: int, report: Report, grid: int = GRID) -> Demo:
     """Draws events at the model's own parameters, fits them, and scans the likelihood around the fit."""
     truth = model.params
     name = f"drawing {n_events} events"
     events = model.sample(n_events, truth, seed=seed, progress=lambda done, total: report(name, done, total))
     fit = fit_events(model, events, truth, report)
-    profile = scan(model, events, fit, report)
+    profile = scan(model, events, fit, report, grid)
     return Demo(events, fit, profile, compute_spectrum(model, fit.params))
 
 
@@ -155,7 +155,7 @@ def fit_events(model: RemoteModel, events: FloatArray, truth: FloatArray, report
     return Fit(FREE, truth[free], params[free], errors, covariance, params, -float(best.fval), calls)
 
 
-def scan(model: RemoteModel, events: FloatArray, fit: Fit, report: Report, n: int = GRID) -> Profile:
+def scan(model: RemoteModel, events: FloatArray, fit: Fit, report: Report, n: int) -> Profile:
     """The profile likelihood over `PLANE`, all points in one request for the workers to share.
 
     The free parameters that are not of the plane start where the fit's covariance expects them; a Newton step takes

@@ -164,21 +164,17 @@ class Future:
         else:
             for target, array in zip(self.room(), arrays, strict=True):
                 target[first : first + count] = array
-        self.count(count)
-
-    def count(self, rows: int) -> None:
-        """So many rows more of the answer are in their place."""
-        self.n_answered += rows
-        if self.progress is not None:
-            self.progress(self.n_answered, self.n_units)
+        self.n_answered += count
 
     def settle(self, error: DemosError | None = None) -> None:
         """It is over, with an answer or an error."""
         self.is_done = True
+        self.error = error
         if error is None:
-            self.value = self._finish(self.out if self.out is not None else self.room())
-        else:
-            self.error = error
+            try:
+                self.value = self._finish(self.out if self.out is not None else self.room())
+            except DemosError as problem:  # an answer that cannot be read
+                self.error = problem
         self.out = None
         for function in self._callbacks:
             function(self)

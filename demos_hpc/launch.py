@@ -188,7 +188,7 @@ def _check_size(size: int) -> None:
     place = find_rank_and_size()
     if size == 1 and place is not None and place[1] > 1:
         raise LaunchError(
-            f"{place[1]} ranks were started, and each of them is an MPI world of its own, since the launcher and this MPI"
-            " library do not speak the same language: `demos-hpc doctor` tells more. With Slurm, try srun --mpi=pmi2 or"
-            " --mpi=pmix, or mpiexec inside the allocation"
+            f"{place[1]} ranks were started, and each of them is an MPI world of its own, since the launcher and this"
+            " MPI library do not speak the same language: `demos-hpc doctor` tells more. With Slurm, try"
+            " srun --mpi=pmi2 or --mpi=pmix, or mpiexec inside the allocation"
         )

@@ -37,7 +37,7 @@ def gaussian() -> Iterator[RemoteModel]:
         yield served
 
 
-# ---- what each operation returns ------------------------------------------------------------------------------
+# ---- what each operation returns -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("params", [POINT, ROWS], ids=["one point", "a point for each row"])
@@ -115,7 +115,7 @@ def test_aliases_are_the_same_operations(gaussian: RemoteModel) -> None:
     np.testing.assert_array_equal(gaussian.rvs(5, POINT, seed=1), gaussian.sample(5, POINT, seed=1))
 
 
-# ---- what may be given for x and params -----------------------------------------------------------------------
+# ---- what may be given for x and params ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_model_may_have_no_parameters() -> None:
     assert served.params.shape == (0,)
 
 
-# ---- outside the bounds, nan, nothing at all --------------------------------------------------------------------
+# ---- outside the bounds, nan, nothing at all -----------------------------------------------------------------
 
 
 def test_points_outside_their_bounds_have_no_density_and_do_not_travel(model: RemoteModel) -> None:
@@ -264,7 +264,7 @@ def test_no_rows_give_empty_arrays(model: RemoteModel) -> None:
     assert model.log_density(none, POINT, out=out) is out
 
 
-# ---- out --------------------------------------------------------------------------------------------------------
+# ---- out -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [1, 10, N, 400_000], ids=["one row", "some rows", "several chunks", "several parts"])
@@ -318,7 +318,7 @@ def test_out_that_cannot_hold_the_answer_is_refused(gaussian: RemoteModel, out: 
         gaussian.log_density(X[:10], POINT, out=out)
 
 
-# ---- gradients by differences -------------------------------------------------------------------------------------
+# ---- gradients by differences --------------------------------------------------------------------------------
 
 
 def test_differences_agree_with_the_analytic_gradient(model: RemoteModel) -> None:
@@ -385,7 +385,7 @@ def test_unknown_options_of_gradients(gaussian: RemoteModel, options: Any, messa
         gaussian.log_density_gradient(X, POINT, **options)
 
 
-# ---- parameters on the server -------------------------------------------------------------------------------------
+# ---- parameters on the server --------------------------------------------------------------------------------
 
 
 def test_the_servers_params_are_used_where_none_are_given(model: RemoteModel) -> None:
@@ -494,7 +494,7 @@ def test_statistics_count_what_was_done(model: RemoteModel) -> None:
     assert statistics["model_seconds"] > 0
 
 
-# ---- progress, threads, the end -----------------------------------------------------------------------------------
+# ---- progress, threads, the end ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ class Desk:
         np.testing.assert_array_equal(future.result(timeout=1.0), VALUES)
 
 
-# ---- requests ------------------------------------------------------------------------------------------------------
+# ---- requests ------------------------------------------------------------------------------------------------
 
 
 def test_a_request_says_all_that_there_is_to_say() -> None:
@@ -102,7 +102,31 @@ def test_a_large_request_travels_in_parts() -> None:
     assert future.done()
 
 
-# ---- answers ---------------------------------------------------------------------------------------------------------
+def test_rows_past_two_to_the_31_are_cut_and_put_in_their_place() -> None:
+    """Rows without columns take no memory, and rows that all lie in one place take little."""
+    desk, n, part = Desk(), 2**33 + 5, 2**31
+    out = np.lib.stride_tricks.as_strided(np.zeros(1), (n,), (0,), writeable=True)
+    future = desk.start(n, np.empty((n, 0)), part_rows=part, n_per_row=1, out=[out])
+    assert not future.done()
+    frames = [frame.header for frame in desk.receive()]
+    assert [header.kind for header in frames] == [Kind.REQUEST, *[Kind.ROWS] * 4]
+    assert frames[0].n_rows == n
+    assert [(header.first_row, header.n_rows) for header in frames[1:]] == [
+        (part, part), (2 * part, part), (3 * part, part), (4 * part, 5),
+    ]  # fmt: skip
+    desk.reply(future.id, [np.array([3.0, 4.0])], final=False, first_row=n - 2)
+    assert not future.done()
+    assert (future.n_answered, out[0]) == (2, 4.0)
+    rows = np.full(INLINE_BYTES, 7.0)  # large, hence received in place
+    desk.reply(future.id, [rows], final=False, first_row=2**32)
+    assert not future.done()
+    assert (future.n_answered, out[0]) == (2 + len(rows), 7.0)
+    desk.reply(future.id, [rows], first_row=n - 1)
+    with pytest.raises(InternalError):
+        future.result()
+
+
+# ---- answers -------------------------------------------------------------------------------------------------
 
 
 def test_answers_come_in_any_order_and_in_parts() -> None:
@@ -172,7 +196,7 @@ def test_an_answer_that_is_none_is_an_error_of_the_server(name: str) -> None:
     future, other = desk.start(), desk.start()
     desk.reply(future.id, **BAD_REPLIES[name])
     desk.reply(other.id, [VALUES])
-    with pytest.raises(InternalError, match="the server|new"):
+    with pytest.raises(InternalError, match=r"the server|new"):
         future.result(timeout=1.0)
     np.testing.assert_array_equal(other.result(timeout=1.0), VALUES)
     desk.assert_works()
@@ -220,7 +244,7 @@ def test_answers_that_nobody_waits_for_are_dropped() -> None:
     desk.assert_works()
 
 
-# ---- the end ---------------------------------------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------------------------------------
 
 ENDS: dict[str, tuple[Packed, type[DemosError], str]] = {
     "end": (pack(Kind.END), ServerLost, "the server has ended"),
@@ -283,7 +307,7 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_array_equal(other.result(), VALUES)
 
 
-# ---- anything at all -------------------------------------------------------------------------------------------------
+# ---- anything at all -----------------------------------------------------------------------------------------
 
 arrays = st.lists(
     st.builds(

@@ -36,7 +36,7 @@ def assert_serves(service: Service, peer: Peer | None = None) -> None:
         np.testing.assert_array_equal(peer.ask_rows(request), TRUTH)
 
 
-# ---- requests that no client of ours sends ---------------------------------------------------------------------
+# ---- requests that no client of ours sends -------------------------------------------------------------------
 
 
 def with_other_length(packed: Packed) -> Packed:
@@ -232,7 +232,7 @@ def test_a_client_cannot_pass_for_a_worker() -> None:
     assert_serves(service, peer)
 
 
-# ---- rows that come in parts -------------------------------------------------------------------------------------
+# ---- rows that come in parts ---------------------------------------------------------------------------------
 
 
 def start_in_parts(peer: Peer, id_: int = 1) -> None:
@@ -292,7 +292,7 @@ def test_rows_of_no_request_and_rows_too_many_are_of_no_concern() -> None:
     assert_serves(service, peer)
 
 
-# ---- workers that are none -----------------------------------------------------------------------------------------
+# ---- workers that are none -----------------------------------------------------------------------------------
 
 
 def test_a_worker_that_offers_nonsense_is_no_worker(capfd: pytest.CaptureFixture[str]) -> None:
@@ -368,7 +368,7 @@ def test_results_that_nobody_waits_for_are_dropped() -> None:
     assert_serves(service)
 
 
-# ---- anything at all -------------------------------------------------------------------------------------------
+# ---- anything at all -----------------------------------------------------------------------------------------
 
 arrays = st.lists(
     st.builds(

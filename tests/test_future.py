@@ -132,8 +132,9 @@ def test_a_callback_may_submit_and_wait(model: RemoteModel) -> None:
     others[30].add_done_callback(lambda f: got.append(others[49].result()))
     np.testing.assert_array_equal(first.result(), TRUTH[:2])
     assert [f.result()[0] for f in others] == TRUTH[:50].tolist()
-    np.testing.assert_array_equal(got[0], TRUTH)
-    assert got[1][0] == TRUTH[49]
+    one, all_rows = sorted(got, key=len)  # either may come first
+    np.testing.assert_array_equal(all_rows, TRUTH)
+    assert one[0] == TRUTH[49]
 
 
 @pytest.mark.parametrize("where", ["callback", "progress"])

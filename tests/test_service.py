@@ -54,7 +54,7 @@ def model() -> Iterator[RemoteModel]:
         yield served
 
 
-# ---- the caller's errors, raised before anything travels ------------------------------------------------------
+# ---- the caller's errors, raised before anything travels -----------------------------------------------------
 
 CALLERS_ERRORS: dict[str, tuple[Callable[[RemoteModel], object], str]] = {
     "x of one dimension": (
@@ -183,7 +183,7 @@ def test_the_server_holds_its_limit_against_clients_that_do_not() -> None:
     np.testing.assert_array_equal(peer.ask_rows(request), TRUTH[:100])
 
 
-# ---- models that are not there, or do not load ----------------------------------------------------------------
+# ---- models that are not there, or do not load ---------------------------------------------------------------
 
 BROKEN_FILES = {
     "raises": ("raise RuntimeError('no licence')", "M", ModelFailed, "could not be imported: RuntimeError: no licence"),
@@ -281,7 +281,7 @@ def test_a_worker_with_another_spec_of_the_same_name_is_left_out(capfd: pytest.C
     assert "its model 'gaussian' has another spec than the other workers'" in capfd.readouterr().err
 
 
-# ---- the model's errors -----------------------------------------------------------------------------------------
+# ---- the model's errors --------------------------------------------------------------------------------------
 
 
 def test_a_model_that_raises_comes_back_with_worker_and_traceback() -> None:
@@ -382,7 +382,7 @@ def test_infinities_are_passed_on_and_counted() -> None:
     assert np.isnan(served.log_likelihood(x[[3, 5]], POINT))
 
 
-# ---- many small requests -----------------------------------------------------------------------------------------
+# ---- many small requests -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -475,7 +475,7 @@ def test_merged_requests_see_the_defaults_of_their_own_time() -> None:
     assert [f.revision for f in futures] == [1] * 20 + [2] * 20 + [3] * 20
 
 
-# ---- large requests ------------------------------------------------------------------------------------------------
+# ---- large requests ------------------------------------------------------------------------------------------
 
 
 def test_requests_of_many_parts_and_answers_of_many_parts() -> None:
@@ -552,7 +552,7 @@ def test_a_large_request_that_is_cancelled_on_its_way() -> None:
     assert_serves(model)
 
 
-# ---- time ----------------------------------------------------------------------------------------------------------
+# ---- time ----------------------------------------------------------------------------------------------------
 
 
 def test_a_request_past_its_deadline_ends_and_is_not_started() -> None:
@@ -624,7 +624,7 @@ def test_too_many_waiting_requests_are_refused_at_once_and_others_are_not() -> N
     assert_serves(one)
 
 
-# ---- peers that come and go ------------------------------------------------------------------------------------------
+# ---- peers that come and go ----------------------------------------------------------------------------------
 
 
 def test_the_end_of_the_service_reaches_whoever_waits() -> None:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from ..bench import Row, compare, find_benchmarks, run_benchmark
-from ..demo import MODEL, Demo, Report, check_needs
+from ..demo import GRID, MODEL, QUICK_GRID, Demo, Report, check_needs
 from ..errors import InvalidInput, LaunchError
 from ..programs import connect, is_analysis
 from .arrays import check_writable
@@ -37,6 +37,7 @@ def demo(
     ] = 3000,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, metavar="N", help="MPI workers.")] = 2,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Names the events.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="A coarser contour.")] = False,
     launcher: LauncherKind = "auto",
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The picture.")] = Path("demo.png"),
 ) -> None:
@@ -55,7 +56,7 @@ def demo(
     begin = time.monotonic()
     model = connect()
     with _show_steps() as report:
-        found = run(model, events, seed, report)
+        found = run(model, events, seed, report, QUICK_GRID if quick else GRID)
     draw_demo(found, out)
     console = make_console()
     console.print(_tabulate(found))
