@@ -32,7 +32,7 @@ def main() -> None:
         ratios = {"raw mpi4py": over_raw}
         futures = [*PYTHON, "-m", "mpi4py.futures", str(HERE / "futures_client.py")]
         for name, start in (
-            ("mpi4py.futures", lambda: start_peer("mpi4py.futures", Program(2, futures))),
+            ("mpi4py.futures", lambda: start_peer("mpi4py.futures", Program(2, futures), polls=True)),
             ("UM-Bridge", lambda: start_command("UM-Bridge", [*PYTHON, str(HERE / "umbridge_peer.py"), "client"])),
         ):
             with start() as peer:

@@ -7,13 +7,14 @@ workers that sleep 100 ms a row; the same server without work, and how soon it a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import time
 from pathlib import Path
 
 from harness import print_table, report
-from stage import ANALYZE, HERE, PYTHON, SERVE, Peer, Program, alternate, compare, start_peer
+from stage import ANALYZE, HERE, PYTHON, SERVE, Peer, Program, alternate, compare, list_processes_below, start_peer
 
 RANKS = 128
 ROWS_PER_WORKER = 20
@@ -105,21 +106,11 @@ def measure_many_ranks(ranks: int, idle_seconds: float) -> dict[str, float]:
 
 def count_cpu_seconds(peer: Peer) -> float:
     """Processor time of all ranks so far: of all processes below the launcher."""
-    parents: dict[int, list[int]] = {}
-    ticks: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-            except OSError:
-                continue  # it has ended meanwhile
-            parents.setdefault(int(fields[1]), []).append(int(entry.name))
-            ticks[int(entry.name)] = int(fields[11]) + int(fields[12])
-    below, total = [peer.pid], 0
-    while below:
-        number = below.pop()
-        total += ticks.get(number, 0)
-        below += parents.get(number, [])
+    total = 0
+    for process in list_processes_below(peer.pid):
+        with contextlib.suppress(OSError):  # it may have ended meanwhile
+            fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
     return total / os.sysconf("SC_CLK_TCK")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -34,8 +35,9 @@ ANALYZE = (sys.executable, "-m", "demos_hpc")
 class Peer:
     """A running launch whose measuring process answers questions."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes], connection: socket.socket, polls: bool) -> None:
         self.name = name
+        self._polls = polls
         self._process = process
         self._connection = connection
         self._lines = connection.makefile("r")
@@ -47,13 +49,22 @@ class Peer:
 
     def ask(self, run: str, **arguments: Any) -> Any:
         """Has one thing measured and returns what came of it."""
+        self._signal(signal.SIGCONT)
         self._connection.sendall(json.dumps({"run": run, **arguments}).encode() + b"\n")
         line = self._lines.readline()
+        self._signal(signal.SIGSTOP)
         if not line:
             raise RuntimeError(f"{self.name} ended while it measured {run!r}")
         return json.loads(line)
 
+    def _signal(self, number: int) -> None:
+        """A peer that polls while it waits would disturb the others, and is stopped meanwhile."""
+        if self._polls:
+            for process in list_processes_below(self.pid):
+                os.kill(process, number)
+
     def close(self) -> None:
+        self._signal(signal.SIGCONT)
         self._connection.close()
         self._lines.close()
         try:
@@ -64,15 +75,19 @@ class Peer:
 
 
 @contextlib.contextmanager
-def start_peer(name: str, *programs: Program, environment: dict[str, str] | None = None) -> Iterator[Peer]:
+def start_peer(
+    name: str, *programs: Program, environment: dict[str, str] | None = None, polls: bool = False
+) -> Iterator[Peer]:
     """Starts one launch (`demos_hpc.mpiexec`) and waits until its measuring process has connected."""
     command = find_launcher({"PATH": os.environ["PATH"]}).build(programs, as_root=os.geteuid() == 0)
-    with start_command(name, command, environment=environment) as peer:
+    with start_command(name, command, environment=environment, polls=polls) as peer:
         yield peer
 
 
 @contextlib.contextmanager
-def start_command(name: str, command: Sequence[str], *, environment: dict[str, str] | None = None) -> Iterator[Peer]:
+def start_command(
+    name: str, command: Sequence[str], *, environment: dict[str, str] | None = None, polls: bool = False
+) -> Iterator[Peer]:
     """The same for any command."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         address = f"{folder}/stage"
@@ -87,11 +102,27 @@ def start_command(name: str, command: Sequence[str], *, environment: dict[str, s
             process.kill()
             raise RuntimeError(f"{name} has not started within {PEER_TIMEOUT} s: {' '.join(command)}") from None
         connection.settimeout(PEER_TIMEOUT)
-        peer = Peer(name, process, connection)
+        peer = Peer(name, process, connection, polls)
         try:
             yield peer
         finally:
             peer.close()
+
+
+def list_processes_below(pid: int) -> list[int]:
+    """The processes that a launcher has started, directly or not."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it may have ended meanwhile
+                parent = (entry / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1]
+                parents.setdefault(int(parent), []).append(int(entry.name))
+    below, found = [pid], []
+    while below:
+        children = parents.get(below.pop(), [])
+        found += children
+        below += children
+    return found
 
 
 def answer(runs: dict[str, Callable[..., Any]]) -> None:

@@ -21,7 +21,7 @@ def main() -> None:
     client = Program(1, [*ANALYZE, str(HERE / "service_client.py")])
     with (
         start_peer("demos-hpc", Program(2, [*SERVE, "models:Normal"]), client) as ours,
-        start_peer("mpi4py.futures", Program(2, futures)) as peer,
+        start_peer("mpi4py.futures", Program(2, futures), polls=True) as peer,
     ):
         rates = alternate(
             rounds,

@@ -87,7 +87,7 @@ class Row:
 
 
 def find_benchmarks(names: Sequence[str] = ()) -> list[Path]:
-    """The benchmarks of the checkout that this package lies in, or those of that name.
+    """The benchmarks of the checkout that this package lies in, or else of the working directory.
 
     Raises
     ------
@@ -96,20 +96,21 @@ def find_benchmarks(names: Sequence[str] = ()) -> list[Path]:
     InvalidInput
         Where there is no benchmark of a name.
     """
-    directory = Path(__file__).parents[1] / "benchmarks"
-    found = {
-        path.stem: path
-        for path in sorted(directory.glob("*.py"))
-        if path.stem != "harness" and REPORTS.search(path.read_text(encoding="utf-8"))
-    }
+    places = [place / "benchmarks" for place in (Path(__file__).parents[1], Path.cwd())]
+    found = next(filter(None, map(_list_benchmarks, places)), {})
     if not found:
         raise LaunchError(
-            f"there are no benchmarks in {directory}: they come with the sources, not with an installed package;"
-            " clone the repository and `pip install -e '.[bench]'` there"
+            f"there are no benchmarks in {places[0]} nor in {places[1]}: they come with the sources, not with an"
+            " installed package; clone the repository, and there `pip install '.[bench]'` and `demos-hpc bench`"
         )
     if unknown := [name for name in names if name not in found]:
         raise InvalidInput(f"no benchmark {', '.join(map(repr, unknown))}; there are {', '.join(found)}")
     return [found[name] for name in names] if names else list(found.values())
+
+
+def _list_benchmarks(directory: Path) -> dict[str, Path]:
+    files = [path for path in sorted(directory.glob("*.py")) if path.stem != "harness"]
+    return {path.stem: path for path in files if REPORTS.search(path.read_text(encoding="utf-8"))}
 
 
 def run_benchmark(path: Path, *, quick: bool, listen: Callable[[str], None]) -> Report:

@@ -176,6 +176,13 @@ class Connection:
                 self._accept(future, frame)
             except DemosError as error:
                 self._settle(future, error)
+                return
+            # Outside of try: what the caller wants to have called may raise as well.
+            if header.flags & _FINAL:
+                future.revision = header.revision
+                self._settle(future, None)
+            if future.progress is not None:
+                future.progress(future.n_answered, future.n_units)
 
     def _take_other(self, frame: Frame) -> None:
         """The end of the service, a complaint about the link as a whole, or a late answer."""
@@ -199,14 +206,9 @@ class Connection:
         else:
             future.n_answered += layout.shapes[0][0]  # received in place
         future.nonfinite_rows += header.deadline_ms
-        if header.flags & _FINAL:
-            if future.n_answered != future.n_units:
-                rows = f"{future.n_answered} of {future.n_units} rows"
-                raise InternalError(f"the server ended its answer to request {future.id} after {rows}")
-            future.revision = header.revision
-            self._settle(future, None)
-        if future.progress is not None:
-            future.progress(future.n_answered, future.n_units)
+        if header.flags & _FINAL and future.n_answered != future.n_units:
+            rows = f"{future.n_answered} of {future.n_units} rows"
+            raise InternalError(f"the server ended its answer to request {future.id} after {rows}")
 
     def _place(self, link: Link, header: Header, layout: Layout) -> list[Array]:
         """Large answers are received straight into the caller's arrays."""

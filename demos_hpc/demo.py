@@ -5,16 +5,16 @@ Nothing here knows how the model is computed, or where: it is given a `RemoteMod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .client import RemoteModel
 from .errors import LaunchError, ModelFailed
+from .likelihood import Likelihood
 from .messages import FloatArray
 
 MODEL = "nu_atm"
@@ -22,12 +22,12 @@ MODEL = "nu_atm"
 FREE = ("s23sq", "dm31", "dgamma", "dE")
 #: Parameters of the contour, the others being profiled.
 PLANE = FREE[:2]
-#: Units in which all are of order one, for minuit.
-SCALES = np.array([0.1, 1e-4, 0.05, 0.05])
 #: Where the search begins: once in each octant, since a mixing angle and its mirror image look much alike.
 STARTS = np.array([[0.42, 2.7e-3, 0.05, -0.03], [0.58, 2.7e-3, 0.05, -0.03]])
-#: Points of the contour's grid on each axis, in full and in haste, and how many standard deviations it reaches on either.
-GRID, QUICK_GRID, REACH = 17, 9, (3.0, 4.2)
+#: Points of the contour's grid on each axis, in full and in haste.
+GRID, QUICK_GRID = 17, 9
+#: How many standard deviations the grid reaches, on either axis.
+REACH = (3.0, 4.2)
 NEEDS = ("iminuit", "matplotlib")
 
 #: Told what is being done, and how much of how much is done; a total of 0 is not known.
@@ -36,17 +36,15 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Fit:
-    """Where the likelihood is greatest; arrays in the order of ``names``, in the model's units.
+    """Where the likelihood is greatest; arrays in the order of `FREE`, in the model's units.
 
-    ``values`` (k,), ``errors`` (k,) standard deviations, ``covariance`` (k, k); ``params`` (p,) is the whole point.
+    ``values`` (k,), ``errors`` (k,) standard deviations, ``covariance`` (k, k).
     """
 
-    names: Sequence[str]
     truth: FloatArray
     values: FloatArray
     errors: FloatArray
     covariance: FloatArray
-    params: FloatArray
     log_likelihood: float
     calls: int
 
@@ -58,9 +56,8 @@ class Fit:
 
 @dataclass(frozen=True)
 class Profile:
-    """-2 ln(L / L_max) over two parameters, (len(x), len(y)), the other free ones being best for each point."""
+    """-2 ln(L / L_max) over `PLANE`, (len(x), len(y)), the other free parameters being best at each point."""
 
-    names: Sequence[str]
     x: FloatArray
     y: FloatArray
     values: FloatArray
@@ -94,54 +91,38 @@ def check_needs() -> None:
 
 def run(model: RemoteModel, n_events: int, seed: int, report: Report, grid: int = GRID) -> Demo:
     """Draws events at the model's own parameters, fits them, and scans the likelihood around the fit."""
-    truth = model.params
     name = f"drawing {n_events} events"
-    events = model.sample(n_events, truth, seed=seed, progress=lambda done, total: report(name, done, total))
-    fit = fit_events(model, events, truth, report)
-    profile = scan(model, events, fit, report, grid)
-    return Demo(events, fit, profile, compute_spectrum(model, fit.params))
+    events = model.sample(n_events, seed=seed, progress=lambda done, total: report(name, done, total))
+    likelihood = model.likelihood(events, free=FREE)
+    fit = fit_events(likelihood, report)
+    profile = scan(model, events, likelihood, fit, report, grid)
+    return Demo(events, fit, profile, compute_spectrum(model, likelihood.fill_params(fit.values)))
 
 
-def fit_events(model: RemoteModel, events: FloatArray, truth: FloatArray, report: Report) -> Fit:
-    """The maximum of the likelihood in `FREE`, the other parameters at ``truth`` (p,); by minuit with gradients.
+def fit_events(likelihood: Likelihood, report: Report) -> Fit:
+    """The maximum of the likelihood, by minuit with gradients.
 
     Raises
     ------
     ModelFailed
-        Where there is no minimum to be found.
+        Where none was found.
     """
     from iminuit import Minuit
 
-    spec = model.spec
-    free = [spec.param_names.index(name) for name in FREE]
     calls = 0
 
-    def to_params(point: npt.ArrayLike) -> FloatArray:
-        params = truth.copy()
-        params[free] = np.asarray(point) * SCALES
-        return params
-
-    def tell(log_likelihood: float) -> None:
+    def compute(theta: FloatArray) -> float:
         nonlocal calls
+        value = likelihood.cost(theta)
         calls += 1
-        report(f"fitting, ln L = {log_likelihood:.2f}", calls, 0)
-
-    def compute(point: FloatArray) -> float:
-        value = float(model.log_likelihood(events, to_params(point)))
-        tell(value)
-        return -value
-
-    def compute_gradient(point: FloatArray) -> FloatArray:
-        value, gradient = model.log_likelihood_gradient(events, to_params(point))
-        tell(value)
-        return np.asarray(-gradient[free] * SCALES)
+        report(f"fitting, ln L = {-value:.2f}", calls, 0)
+        return value
 
     def minimize(start: FloatArray) -> Any:
-        minuit: Any = Minuit(compute, start / SCALES, grad=compute_gradient, name=FREE)
+        minuit: Any = Minuit(compute, start, grad=likelihood.cost_gradient, name=likelihood.names)
         minuit.errordef = Minuit.LIKELIHOOD
+        minuit.limits = likelihood.limits
         minuit.strategy = 0
-        for name, low, high in zip(FREE, spec.lower[free] / SCALES, spec.upper[free] / SCALES, strict=True):
-            minuit.limits[name] = (low, high)
         return minuit.migrad()
 
     best = min((minimize(start) for start in STARTS), key=lambda minuit: minuit.fval)
@@ -149,43 +130,36 @@ def fit_events(model: RemoteModel, events: FloatArray, truth: FloatArray, report
     best.hesse()
     if not best.valid or best.covariance is None:
         raise ModelFailed(f"the fit has found no minimum (edm {best.fmin.edm:.2g}): try more events")
-    params = to_params(best.values)
-    errors = np.array(best.errors) * SCALES
-    covariance = np.array(best.covariance) * np.outer(SCALES, SCALES)
-    return Fit(FREE, truth[free], params[free], errors, covariance, params, -float(best.fval), calls)
+    values, errors, covariance = (np.array(a) for a in (best.values, best.errors, best.covariance))
+    return Fit(likelihood.start, values, errors, covariance, -float(best.fval), calls)
 
 
-def scan(model: RemoteModel, events: FloatArray, fit: Fit, report: Report, n: int) -> Profile:
+def scan(model: RemoteModel, events: FloatArray, likelihood: Likelihood, fit: Fit, report: Report, n: int) -> Profile:
     """The profile likelihood over `PLANE`, all points in one request for the workers to share.
 
     The free parameters that are not of the plane start where the fit's covariance expects them; a Newton step takes
     them to the maximum, as far as the likelihood is quadratic.
     """
-    spec, k = model.spec, len(PLANE)
-    axes = []
-    for name, value, distance in zip(PLANE, fit.values[:k], REACH * fit.errors[:k], strict=True):
-        index = spec.param_names.index(name)
-        low, high = value - distance, value + distance
-        axes.append(np.linspace(max(low, spec.lower[index]), min(high, spec.upper[index]), n))
-    plane = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, k)
-    free = [spec.param_names.index(name) for name in FREE]
-    points = np.tile(fit.params, (len(plane), 1))
-    points[:, free[:k]] = plane
+    k, spec = len(PLANE), model.spec
+    columns = [spec.param_names.index(name) for name in FREE]
+    distance = REACH * fit.errors[:k]
+    low = np.maximum(fit.values[:k] - distance, spec.lower[columns[:k]])
+    high = np.minimum(fit.values[:k] + distance, spec.upper[columns[:k]])
+    x, y = np.linspace(low, high, n).T
+    plane = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, k)
     regression = np.linalg.solve(fit.covariance[:k, :k], fit.covariance[:k, k:])
-    points[:, free[k:]] += (plane - fit.values[:k]) @ regression
-    points = np.clip(points, spec.lower, spec.upper)
-    total = 2 * len(points)
+    conditional = np.linalg.inv(np.linalg.inv(fit.covariance)[k:, k:])
+    others = fit.values[k:] + (plane - fit.values[:k]) @ regression
 
     def tell(begun: int) -> Callable[[int, int], None]:
-        name = f"scanning {len(points)} points, twice"
-        return lambda done, of: report(name, begun + done * len(points) // of, total)
+        name = f"scanning {len(plane)} points, twice"
+        return lambda done, of: report(name, begun + done * len(plane) // of, 2 * len(plane))
 
-    first, gradient = model.log_likelihood_gradient(events, points, progress=tell(0))
-    conditional = np.linalg.inv(np.linalg.inv(fit.covariance)[k:, k:])
-    points[:, free[k:]] += gradient[:, free[k:]] @ conditional
-    points = np.clip(points, spec.lower, spec.upper)
-    second = model.log_likelihood(events, points, progress=tell(len(points)))
-    return Profile(PLANE, axes[0], axes[1], 2 * (fit.log_likelihood - np.maximum(first, second)).reshape(n, n))
+    params = likelihood.fill_params(np.concatenate([plane, others], axis=1)).clip(spec.lower, spec.upper)
+    first, gradient = model.log_likelihood_gradient(events, params, progress=tell(0))
+    params[:, columns[k:]] += gradient[:, columns[k:]] @ conditional
+    second = model.log_likelihood(events, params.clip(spec.lower, spec.upper), progress=tell(len(plane)))
+    return Profile(x, y, 2 * (fit.log_likelihood - np.maximum(first, second)).reshape(n, n))
 
 
 def compute_spectrum(model: RemoteModel, params: FloatArray) -> Spectrum:

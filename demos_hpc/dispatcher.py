@@ -82,6 +82,8 @@ class Dispatcher:
         self._result: tuple[Batch, Frame] | None = None
         #: Who asked for which model, before all offers were there.
         self._asking: list[tuple[_Peer, int, str | None]] = []
+        #: Clients that have come and not said goodbye.
+        self.n_clients = 0
         self._last_number = 0
         self._next_look = 0.0
         self._takers: dict[int, Callable[[_Peer, Frame], Event | None]] = {
@@ -102,10 +104,6 @@ class Dispatcher:
         }
 
     # ---- the loop -------------------------------------------------------------------------------------------
-
-    @property
-    def n_clients(self) -> int:
-        return sum(not peer.is_worker for peer in self._peers.values())
 
     @property
     def statistics(self) -> dict[str, Any]:
@@ -135,6 +133,7 @@ class Dispatcher:
 
     def add_client(self, link: Link, user: str) -> None:
         peer = self._add(link, is_worker=False)
+        self.n_clients += 1
         self._scheduler.handle(ClientJoined(peer.number, user), self._clock())
 
     def add_worker(self, link: Link) -> None:
@@ -147,9 +146,13 @@ class Dispatcher:
         if peer is None:
             return
         del self._numbered[peer.number]
+        event: Event
         if peer.is_worker:
             self._batches = {chunk: b for chunk, b in self._batches.items() if b.worker is not link}
-        event = WorkerLost(peer.number) if peer.is_worker else ClientLost(peer.number)
+            event = WorkerLost(peer.number)
+        else:
+            self.n_clients -= 1
+            event = ClientLost(peer.number)
         self._do(self._scheduler.handle(event, self._clock()))
 
     def _add(self, link: Link, *, is_worker: bool) -> _Peer:

@@ -7,13 +7,16 @@ analysis sees its own group as ``MPI.COMM_WORLD``, and says goodbye when its scr
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import os
 import socket
+import stat
 import sys
+import termios
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .config import Config
 from .errors import DemosError, LaunchError
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 ROLL_PAUSE = 2e-3
 #: How much longer than rank 0 the others wait, seconds: it is for rank 0 to say who is missing.
 ROLL_GRACE = 5.0
+#: Seconds for the launcher to read the last words of a rank.
+READING = 1.0
 REMEDY = "start servers by `demos-hpc serve`, analyses by `python -m demos_hpc analysis.py`"
 
 
@@ -111,12 +116,23 @@ class Launch:
         self._bell.close()
         mpi.finalize()
 
-    def abort(self, message: str, code: int) -> None:
+    def abort(self, message: str, code: int) -> NoReturn:
         """Says why, and ends every rank of the launch at once."""
         print(f"demos-hpc: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
+        _wait_until_read(sys.stderr.fileno(), READING)
         self._bell.close()
         self._world.abort(code)
+        os._exit(code)  # MPICH's Abort may return before the launcher has ended this process
+
+
+def _wait_until_read(pipe: int, seconds: float) -> None:
+    """Until the launcher has read what this process wrote: it throws the rest away when it ends an aborted launch."""
+    if not stat.S_ISFIFO(os.fstat(pipe).st_mode):
+        return
+    end = time.monotonic() + seconds
+    while int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder) and time.monotonic() < end:
+        time.sleep(ROLL_PAUSE)
 
 
 def _call_roll(world: World, hello: Hello, timeout: float) -> Welcome:

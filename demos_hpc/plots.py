@@ -95,12 +95,12 @@ def _draw_projection(axes: Any, values: FloatArray, spectrum: Spectrum, column: 
         # Events in a bin as wide as those of the histogram, wherever it lies.
         widths = grid * np.log(edges[1] / edges[0]) if column == 0 else edges[1] - edges[0]
         axes.plot(grid, len(values) * marginal * widths, style, color=color, linewidth=1.8, label=name)
-    axes.set(xlabel=label, ylabel="events per bin", ylim=(0, None), xlim=(grid[0], grid[-1]))
+    axes.set(xlabel=label, ylabel="events per bin", xlim=(grid[0], grid[-1]), ylim=(0, 1.25 * counts.max()))
     axes.set_title("Energy" if column == 0 else "Zenith angle")
     if column == 0:
         axes.set_xscale("log")
         _label_energies(axes)
-    axes.legend()
+    axes.legend(loc="upper right" if column == 0 else "upper left")
 
 
 def _integrate(values: FloatArray, x: FloatArray) -> FloatArray:

@@ -328,8 +328,10 @@ class Ledger:
         deadline = self.scheduler.next_deadline
         assert deadline <= min([math.inf, *(call.event.deadline for call in self.calls.values())])
         if timeout := self.limits.chunk_timeout:
-            running = [self.since[worker] for worker, hand in self.hands.items() if hand]
-            assert deadline <= min([math.inf, *running]) + 1.02 * timeout
+            oldest = min([math.inf, *(self.since[worker] for worker, hand in self.hands.items() if hand)])
+            assert deadline <= oldest + 1.02 * timeout
+            if isinstance(event, Tick):
+                assert self.now < oldest + 1.02 * timeout, "not given up"
 
     def check_empty(self) -> None:
         """Nothing is left in the scheduler of requests that are over."""

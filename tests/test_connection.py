@@ -17,7 +17,7 @@ from demos_hpc.errors import BadFrame, BadVersion, DeadlineExceeded, DemosError,
 from demos_hpc.future import Future
 from demos_hpc.messages import Array, Failure, Flag, Kind, Operation, to_json
 from demos_hpc.transport.loopback import LoopbackPort, make_pair
-from demos_hpc.wire import DTYPES, HEADER_BYTES, INLINE_BYTES, OFFSETS, Frame, Packed, join, pack
+from demos_hpc.wire import DTYPES, HEADER_BYTES, INLINE_BYTES, OFFSETS, Frame, Packed, join, pack, read_header
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=200)
 X = np.zeros((5, 1))
@@ -117,12 +117,13 @@ def test_rows_past_two_to_the_31_are_cut_and_put_in_their_place() -> None:
     desk.reply(future.id, [np.array([3.0, 4.0])], final=False, first_row=n - 2)
     assert not future.done()
     assert (future.n_answered, out[0]) == (2, 4.0)
-    rows = np.full(INLINE_BYTES, 7.0)  # large, hence received in place
-    desk.reply(future.id, [rows], final=False, first_row=2**32)
-    assert not future.done()
-    assert (future.n_answered, out[0]) == (2 + len(rows), 7.0)
-    desk.reply(future.id, [rows], first_row=n - 1)
-    with pytest.raises(InternalError):
+    large = pack(Kind.REPLY, [np.zeros(INLINE_BYTES)], id=future.id, first_row=2**32)
+    frame = Frame(read_header(large.head), large.head)
+    (place,) = desk.connection._place(desk.link, frame.header, frame.layout)  # received in place
+    assert np.shares_memory(place, out)
+    assert place.shape == (INLINE_BYTES,)
+    desk.reply(future.id, [VALUES], first_row=n - 4)
+    with pytest.raises(InternalError, match=rf"rows {n - 4} of \(\(5,\),\) instead of {n}"):
         future.result()
 
 

@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..diagnosis import Diagnosis
 from ..model import load
 from ..spec import ModelSpec, Observable, Parameter
 from ..verdict import Outcome, Verdict
+from ..watchdog import find_rank_and_size
 from .group import FAILURE
 from .launches import Model
 from .output import format_number, make_console, make_table, print_json
@@ -150,16 +152,21 @@ def doctor(as_json: Json = False) -> None:
         for finding in examine():
             findings.append(finding)
             status.update(f"after {escape(finding.check)} …")
-    if as_json:
-        print_json(
-            {"ok": all(f.outcome is not Outcome.FAILED for f in findings), "checks": [f.to_dict() for f in findings]}
-        )
-    else:
-        table = make_table("demos-hpc doctor", "check", "", "found", "remedy")
-        for finding in findings:
-            style = STYLES[finding.outcome]
-            mark = f"[{style}]{finding.outcome}[/]"
-            table.add_row(escape(finding.check), mark, escape(finding.found), escape(finding.remedy))
-        make_console().print(table)
+    place = find_rank_and_size()
+    if place is None or place[0] == 0:  # one of several ranks is enough
+        _show_findings(findings, as_json=as_json)
     if any(finding.outcome is Outcome.FAILED for finding in findings):
         raise typer.Exit(FAILURE)
+
+
+def _show_findings(findings: Sequence[Diagnosis], *, as_json: bool) -> None:
+    if as_json:
+        is_well = all(finding.outcome is not Outcome.FAILED for finding in findings)
+        print_json({"ok": is_well, "checks": [finding.to_dict() for finding in findings]})
+        return
+    table = make_table("demos-hpc doctor", "check", "", "found", "remedy")
+    for finding in findings:
+        style = STYLES[finding.outcome]
+        mark = f"[{style}]{finding.outcome}[/]"
+        table.add_row(escape(finding.check), mark, escape(finding.found), escape(finding.remedy))
+    make_console().print(table)

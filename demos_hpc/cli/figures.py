@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from ..bench import Row, compare, find_benchmarks, run_benchmark
-from ..demo import GRID, MODEL, QUICK_GRID, Demo, Report, check_needs
+from ..demo import FREE, GRID, MODEL, QUICK_GRID, Demo, Report, check_needs
 from ..errors import InvalidInput, LaunchError
 from ..programs import connect, is_analysis
 from .arrays import check_writable
@@ -62,7 +62,7 @@ def demo(
     console.print(_tabulate(found))
     served = model.metadata()
     console.print(
-        f"{events:,} events, {served['workers']} workers, {served['statistics']['rows']:,} rows of the model in"
+        f"{events:,} events, {served['workers']} worker(s), {served['statistics']['rows']:,} rows of the model in"
         f" {time.monotonic() - begin:.1f} s; picture in {escape(str(out))}"
     )
 
@@ -71,7 +71,7 @@ def _tabulate(found: Demo) -> Table:
     fit = found.fit
     table = make_table("Fit", "parameter", "truth", "fit", "error", "pull", numbers=(1, 2, 3, 4))
     table.caption = f"ln L = {fit.log_likelihood:.2f}, {fit.calls} calls"
-    for name, truth, value, error, pull in zip(fit.names, fit.truth, fit.values, fit.errors, fit.pulls, strict=True):
+    for name, truth, value, error, pull in zip(FREE, fit.truth, fit.values, fit.errors, fit.pulls, strict=True):
         table.add_row(name, f"{truth:.4g}", f"{value:.4g}", f"± {error:.2g}", f"{pull:+.2f}")
     return table
 

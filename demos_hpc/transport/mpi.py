@@ -61,6 +61,7 @@ class MpiLink:
         if self._outgoing or not request.Test():
             self._outgoing.append((request, buffer))
             self._port.sending[self] = None
+            self.is_sent()  # what waits leaves only if somebody looks
 
     def post(self) -> list[MPI.Request]:
         """Receives the arrays of the first incomplete frame; those of a second one would only delay it."""
@@ -142,7 +143,10 @@ class MpiPort:
 
     def _take_large(self, link: MpiLink, header: Header, buffer: bytearray, start: int, arrived: list[Arrival]) -> None:
         layout = read_layout(header, buffer, start)
-        arrays = self.place(link, header, layout)
+        try:
+            arrays = self.place(link, header, layout)
+        except MemoryError:
+            raise BadFrame(f"a frame of {header.payload} bytes, for which there is no memory here") from None
         self._put(link, (link, Frame(header, buffer, start, arrays)), flatten(layout, arrays), arrived)
 
     def _put(self, link: MpiLink, arrival: Arrival, room: list[Array], arrived: list[Arrival]) -> None:
