@@ -23,7 +23,7 @@ def draw_figures(rows: Sequence[Row], path: Path) -> None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        margins = [row.margin or 0.0 for row in rows]
+        margins = [min(max(row.margin or 0.0, 0.01), 1000.0) for row in rows]
         colors = [BLUE if margin >= 1 else ORANGE for margin in margins]
         axes.barh(range(len(rows)), np.array(margins) - 1, left=1, color=colors, height=0.6)
         for nth, row in enumerate(rows):

@@ -105,11 +105,6 @@ class Dispatcher:
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
-    @property
-    def statistics(self) -> dict[str, Any]:
-        """For each model, what was done for it."""
-        return {served.spec.name: served.statistics for served in self._catalog.models.values()}
-
     def serve(self, is_over: Callable[[], bool]) -> None:
         """Serves until ``is_over()``, then says so to everybody."""
         while not is_over():

@@ -62,7 +62,6 @@ class Launch:
             welcome = _call_roll(self._world, hello, config.roll_call_timeout)
         except LaunchError as error:
             self.abort(str(error), 2)
-            raise
         self._hellos = [Hello.from_dict(values) for values in welcome.hellos]
         self._bell.meet([h.bell for h in self._hellos], self.rank, welcome.token)
         self.port: MpiPort = mpi.MpiPort(self._bell)
@@ -120,7 +119,7 @@ class Launch:
         """Says why, and ends every rank of the launch at once."""
         print(f"demos-hpc: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
-        _wait_until_read(sys.stderr.fileno(), READING)
+        _wait_until_read(2, READING)
         self._bell.close()
         self._world.abort(code)
         os._exit(code)  # MPICH's Abort may return before the launcher has ended this process

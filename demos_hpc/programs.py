@@ -88,7 +88,6 @@ def serve(model: str, config: Config) -> None:
     except BaseException:
         traceback.print_exc()
         launch.abort(f"the server's {launch.name} failed", 1)
-        raise
     launch.leave()
 
 
@@ -153,7 +152,6 @@ def _give_up(launch: Launch, script: str, error: BaseException) -> NoReturn:
     else:
         why = f"raised {type(error).__name__}"
     launch.abort(f"{script} {why} on {launch.name}; the launch ends for all ranks", code)
-    raise error
 
 
 def _say_goodbye(launch: Launch) -> None:

@@ -296,6 +296,7 @@ def test_empty_results_are_written(tmp_path: Path) -> None:
         (["sample", "--params", "sigma=-1"], "'sigma' is -1.0, outside"),
         (["sample", "--out", "/no/such/place/x.npy"], "cannot be written"),
         (["sample", "--out", "x.xlsx"], "ends in .npy, .csv, .json"),
+        (["sample", "--out", "."], "of which kind"),
     ],
 )
 def test_bad_input_of_call(words: list[str], message: str) -> None:
@@ -460,7 +461,7 @@ def test_serve_without_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_serve_begins_anew_where_libraries_have_read_other_numbers_of_threads(
     words: list[str], before: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Begun(Exception):  # noqa: N818
+    class Begun(Exception):
         pass
 
     def begin_anew(*arguments: object) -> None:
@@ -566,6 +567,48 @@ def test_call_over_mpi(demos: Callable[..., Launched]) -> None:
     assert launched.code == 0, launched.text
     assert json.loads(launched.out) == read("call", "nu_atm", "sample", "--n", "2000", "--seed", "1")
     assert "\x1b" not in launched.out
+
+
+SRUN = """
+import os, shlex, sys
+from pathlib import Path
+
+if "--mpi=list" in sys.argv:
+    print("MPI plugin types are...\\n\\tnone pmi2 pmix")
+    sys.exit()
+words, ranks = [{mpiexec!r}, *{options!r}], 0
+for line in Path(sys.argv[-1]).read_text().splitlines():
+    place, *command = shlex.split(line)
+    first, _, last = place.partition("-")
+    n = int(last or first) - int(first) + 1
+    ranks += n
+    words += ["-n", str(n), *command, ":"]
+assert f"--ntasks={{ranks}}" in sys.argv
+print("srun was here", flush=True)
+del os.environ["SLURM_JOB_ID"]
+os.execv(words[0], words[:-1])
+"""
+
+
+def test_run_inside_an_allocation(
+    demos: Callable[..., Launched], write_script: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A program in srun's place reads its file of programs, and starts them by mpiexec."""
+    launcher = find_launcher({"PATH": os.environ["PATH"]})
+    options = ["--oversubscribe", "--allow-run-as-root"] if launcher.kind == "openmpi" else []
+    script = write_script(SRUN.format(mpiexec=launcher.path, options=options), "srun.py")
+    srun = tmp_path / "srun"
+    srun.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(script))} "$@"\n', encoding="utf-8"
+    )
+    srun.chmod(0o755)
+    write_script(ANALYSIS)
+    command = [*DEMOS, "run", GAUSSIAN, "--workers", "1", "--ranks", "2", "analysis.py", "it's 50 %t", "0"]
+    settings = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    launched = run_command(command, cwd=tmp_path, deadline=60, settings=settings)
+    assert launched.code == 0, launched.text
+    assert "srun was here" in launched.out
+    assert "ranks 2 arguments [\"it's 50 %t\", '0']" in launched.out
 
 
 def test_errors_of_a_call_over_mpi_are_one_line(demos: Callable[..., Launched]) -> None:

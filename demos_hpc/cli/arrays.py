@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -139,14 +140,13 @@ def write_array(path: Path, names: Sequence[str], array: FloatArray, answer: Any
         raise InvalidInput(f"{path} cannot be written: {error}") from None
 
 
-def check_writable(path: Path | None, endings: Sequence[str]) -> None:
-    """Errors before the work, not after it."""
-    if path is None:
-        return
+def check_writable(path: Path, endings: Sequence[str]) -> None:
+    """`InvalidInput` where a result could not be written, before it is computed."""
     if path.suffix not in endings:
-        raise InvalidInput(f"{path}: files of which kind? The name ends in {', '.join(endings)}")
-    try:
-        with path.open("ab"):
-            pass
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be written: {error}") from None
+        raise InvalidInput(f"{path}: a file of which kind? Its name ends in {', '.join(endings)}")
+    if path.is_dir():
+        raise InvalidInput(f"{path} cannot be written: it is a directory")
+    if not path.parent.is_dir():
+        raise InvalidInput(f"{path} cannot be written: there is no directory {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InvalidInput(f"{path} cannot be written: permission denied")

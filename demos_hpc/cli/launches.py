@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -83,7 +83,7 @@ def start_launch(
         raise typer.Exit(status)
 
 
-def start_again(context: typer.Context, model: str, workers: int, kind: str = "auto") -> None:
+def start_again(context: typer.Context, model: str, workers: int, kind: str = "auto") -> NoReturn:
     """Runs this very command once more, as the analysis of a launch that serves ``model``.
 
     It writes where we do; what it exits with, this process exits with.

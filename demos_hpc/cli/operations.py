@@ -103,7 +103,8 @@ def call(
         raise typer.BadParameter(f"{operation} needs data: --x x.npy, --x x.csv, or --x '10,-0.9; 20,-0.5'")
     if differences and not operation.is_gradient:
         raise typer.BadParameter(f"{operation} is no gradient: leave --finite-difference out")
-    check_writable(out, OUT)
+    if out is not None:
+        check_writable(out, OUT)
     if workers and not is_analysis():
         start_again(context, model, workers, launcher)
     with connect() if is_analysis() else local(load(model)) as remote:

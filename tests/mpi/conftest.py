@@ -6,10 +6,11 @@ A rank that failed alone would leave the others waiting in the next test. `tests
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from demos_hpc.config import Config
@@ -33,16 +34,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     from mpi4py import MPI
 
     rank = MPI.COMM_WORLD.rank
-    failures = [r for r, failed in enumerate(MPI.COMM_WORLD.allgather(report.failed)) if failed]
+    failed = np.zeros(MPI.COMM_WORLD.size, np.uint8)
+    request = MPI.COMM_WORLD.Iallgather(np.array([report.failed], np.uint8), failed)
+    while not request.Test():
+        os.sched_yield()  # a blocking call would take the core away from those who still work
+    failures = np.flatnonzero(failed).tolist()
     if failures and not report.failed:
         report.outcome = "failed"
         report.longrepr = f"rank {rank} passed; failed on rank {', '.join(map(str, failures))}"
     return report
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +79,6 @@ class Hall:
 
     def receive(self, count: int, *, patience: float = PATIENCE) -> list[Arrival]:
         """So many arrivals; fails where they do not come."""
-        import time
-
         arrived: list[Arrival] = []
         end = time.monotonic() + patience
         while len(arrived) < count:
@@ -92,8 +90,6 @@ class Hall:
 
     def finish(self) -> None:
         """Until all that was sent is sent, here and everywhere; nothing more may have come."""
-        import time
-
         end = time.monotonic() + PATIENCE
         everywhere = self.comm.Ibarrier() if self.port.is_sent() else None
         while everywhere is None or not everywhere.Test():
@@ -122,8 +118,3 @@ def make_hall(world: Any) -> Iterator[Callable[..., Hall]]:
 @pytest.fixture
 def hall(make_hall: Callable[..., Hall]) -> Hall:
     return make_hall()
-
-
-def read(arrivals: Sequence[Arrival]) -> list[Any]:
-    """The frames of these arrivals, none of which is an error."""
-    return [frame for _, frame in arrivals]

@@ -19,33 +19,30 @@ pytestmark = pytest.mark.mpi(min_size=2)
 MIB = 1 << 20
 
 
+#: Arrays of each size, made from random numbers and a seed.
+ARRAYS: dict[str, Callable[[np.random.Generator, int], list[Any]]] = {
+    "nothing": lambda rng, seed: [],
+    "one number": lambda rng, seed: [np.array(float(seed))],
+    "small": lambda rng, seed: [rng.normal(size=(7, 3)), rng.normal(size=3)],
+    "just inline": lambda rng, seed: [rng.random((INLINE_BYTES - HEADER_BYTES - 16) // 8)],
+    "just not inline": lambda rng, seed: [rng.random((INLINE_BYTES - HEADER_BYTES - 16) // 8 + 1)],
+    "10 MiB": lambda rng, seed: [rng.random(10 * MIB // 8)],
+    "whole pieces": lambda rng, seed: [rng.random(2 * PIECE_BYTES // 8)],
+    "uneven": lambda rng, seed: [np.frombuffer(rng.bytes(PIECE_BYTES + 1 + 13 * seed), np.uint8)],
+    "several, with gaps": lambda rng, seed: [
+        np.frombuffer(rng.bytes(2 * MIB + 3), np.uint8),
+        rng.random((0, 5)),
+        np.frombuffer(rng.bytes(5), np.uint8),
+        rng.random((333, 333)),
+        np.array(float(seed)),
+        rng.random(5) + 1j,
+    ],
+    "all empty": lambda rng, seed: [np.empty((0, 3)), np.empty((5, 0, 2), np.int32)],
+}
+
+
 def make_arrays(name: str, seed: int) -> list[Any]:
-    rng = np.random.default_rng(seed)
-    return {
-        "nothing": [],
-        "one number": [np.float64(seed).reshape(())],
-        "small": [rng.normal(size=(7, 3)), rng.normal(size=3)],
-        "just inline": [rng.normal(size=(INLINE_BYTES - HEADER_BYTES - 16) // 8)],
-        "just not inline": [rng.normal(size=(INLINE_BYTES - HEADER_BYTES - 16) // 8 + 1)],
-        "10 MiB": [rng.normal(size=10 * MIB // 8)],
-        "whole pieces": [rng.normal(size=2 * PIECE_BYTES // 8)],
-        "uneven": [rng.integers(0, 255, size=PIECE_BYTES + 1 + 13 * seed, dtype=np.uint8)],
-        "several, with gaps": [
-            rng.integers(0, 255, size=2 * MIB + 3, dtype=np.uint8),
-            rng.normal(size=(0, 5)),
-            rng.integers(0, 255, size=5, dtype=np.uint8),
-            rng.normal(size=(333, 333)),
-            rng.normal(size=()),
-            rng.normal(size=5) + 1j,
-        ],
-        "all empty": [np.empty((0, 3)), np.empty((5, 0, 2), np.int32)],
-    }[name]
-
-
-SIZES = (
-    "nothing", "one number", "small", "just inline", "just not inline", "10 MiB", "whole pieces", "uneven",
-    "several, with gaps", "all empty",
-)  # fmt: skip
+    return ARRAYS[name](np.random.default_rng(seed), seed)
 
 
 def assert_is(frame: Any, id_: int, arrays: list[Any]) -> None:
@@ -58,7 +55,7 @@ def assert_is(frame: Any, id_: int, arrays: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("bell", ["auto", "udp"])
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", ARRAYS)
 def test_frames_arrive_as_they_were_sent(make_hall: Callable[..., Any], name: str, bell: str) -> None:
     """Around a ring, everybody at once: also two large ones towards each other where there are two ranks."""
     hall = make_hall(bell=bell)
