@@ -8,6 +8,9 @@ time that the scheduler really took over it, measured as the simulation runs; me
 Efficiency is time inside the model / (workers x wall time), from the arrival of the requests to the last reply, so
 that start and end count.
 
+Payload is not simulated: ``--handling`` is that of small frames, as where data are resident or drawn by the workers.
+Rows that travel keep the dispatcher busy in proportion; give their cost per chunk instead.
+
 Two cases. *Given chunks*: one unit of work is one chunk, as where a single row takes that long. *Rows of 1 ms*:
 the scheduler cuts as it sees fit (`demos_hpc.pool`). Replicas are dispatchers of their own, each with its share of
 workers and of the rows; as they are alike and know nothing of one another, a few are simulated in place of all, with

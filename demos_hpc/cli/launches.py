@@ -21,6 +21,9 @@ from .output import WIDTH_OF_FILES
 #: Environment variables of launchers that tell a process nothing else than that it is a rank.
 LAUNCHED = ("PMI_FD", "PMIX_RANK", "PMI_RANK", "PALS_RANKID")
 
+#: Exit statuses from here on mean that a signal came.
+FIRST_OF_SIGNALS = 128
+
 MODEL_HELP = "file.py:Class, package.module:Class, or the short name of a model that comes with demos-hpc: nu_atm."
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 LauncherKind = Annotated[
@@ -95,9 +98,8 @@ def start_again(context: typer.Context, model: str, workers: int, kind: str = "a
         status = start(describe(launcher, make_programs([model], [workers], analysis), directory, _find_terminal()))
         if status == 0 and status_file.exists():
             raise typer.Exit(int(status_file.read_text(encoding="ascii")))
-    typer.echo(
-        f"demos-hpc: the launch ended with exit status {status}; `demos-hpc doctor` tests the installation", err=True
-    )
+    remedy = "; `demos-hpc doctor` tests the installation" if status < FIRST_OF_SIGNALS else ""
+    typer.echo(f"demos-hpc: the launch ended with exit status {status}{remedy}", err=True)
     raise typer.Exit(status or FAILURE)
 
 

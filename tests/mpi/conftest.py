@@ -53,6 +53,19 @@ def world() -> Any:
     return MPI.COMM_WORLD
 
 
+def meet(comm: Any) -> None:
+    """Until all ranks are here; a blocking barrier would wait for ever for one that has failed."""
+    request, end = comm.Ibarrier(), time.monotonic() + PATIENCE
+    while not request.Test():
+        assert time.monotonic() < end, "some ranks did not come"
+        os.sched_yield()
+
+
+@pytest.fixture(name="meet")
+def fixture_meet() -> Callable[[Any], None]:
+    return meet
+
+
 class Hall:
     """This rank, with a port, a bell, and a link to each other rank in a communicator of its own."""
 
@@ -76,6 +89,9 @@ class Hall:
     @property
     def previous(self) -> int:
         return (self.rank - 1) % self.size
+
+    def meet(self) -> None:
+        meet(self.comm)
 
     def receive(self, count: int, *, patience: float = PATIENCE) -> list[Arrival]:
         """So many arrivals; fails where they do not come."""

@@ -41,7 +41,7 @@ def test_a_ring_wakes_who_sleeps(make_hall: Callable[..., Any], bell: str) -> No
 @pytest.mark.parametrize("bell", ["auto", "udp"])
 def test_who_waits_takes_no_processor_time(make_hall: Callable[..., Any], bell: str) -> None:
     hall = make_hall(bell=bell)
-    hall.comm.Barrier()
+    hall.meet()
     end = time.monotonic() + 1.0
     begin = time.process_time()
     while (left := end - time.monotonic()) > 0:
@@ -63,7 +63,7 @@ def test_a_ring_for_nothing_is_only_a_look(hall: Any) -> None:
     for rank in hall.links:
         hall.bell.ring(rank)
         hall.bell.nudge(rank)
-    hall.comm.Barrier()
+    hall.meet()
     for _ in range(5):
         hall.port.wait(0.01)
         assert hall.port.receive() == []
