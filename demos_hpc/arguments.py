@@ -1,4 +1,4 @@
-"""What a caller gave, made into the arrays that travel, or refused with the remedy. Nothing has travelled yet."""
+"""What a caller gave, made into the arrays that travel, or refused with the remedy. Nothing has traveled yet."""
 
 from __future__ import annotations
 

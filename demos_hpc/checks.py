@@ -41,11 +41,11 @@ def check_spec(subject: Subject) -> str:
 
 
 def check_authorship(subject: Subject) -> str:
-    """Licence and authors are given; without them others may not lawfully use the model."""
-    missing = [name for name in ("licence", "authors") if not getattr(subject.spec, name)]
+    """License and authors are given; without them others may not lawfully use the model."""
+    missing = [name for name in ("license", "authors") if not getattr(subject.spec, name)]
     if missing:
         raise warned(f"the spec gives no {' and no '.join(missing)}: others need them to use and to cite the model")
-    return f"{subject.spec.licence}; {', '.join(subject.spec.authors)}"
+    return f"{subject.spec.license}; {', '.join(subject.spec.authors)}"
 
 
 def check_returns(subject: Subject, method: str) -> str:

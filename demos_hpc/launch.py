@@ -68,6 +68,8 @@ class Launch:
         self.servers: list[MpiLink] = []
         self.clients: list[MpiLink] = []
         self._link_up()
+        if self.rank == 0:
+            self._bell.hide()  # rank 0 is linked to everybody, and whoever is linked has met
 
     @property
     def name(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
+
 from .client import RemoteModel
 from .config import Config
 from .connection import Connection
@@ -50,8 +52,9 @@ class LocalService:
     def turn(self) -> None:
         """Everybody does what there is to do, once."""
         self.dispatcher.step()
-        for worker in self._workers:
-            worker.step()
+        with np.errstate(all="ignore"):  # as in Worker.serve
+            for worker in self._workers:
+                worker.step()
         self.dispatcher.step()
 
     def connect(self, user: str = "") -> RemoteModel:

@@ -20,7 +20,7 @@ import numpy as np
 from .blocks import sum_blocks
 from .errors import InvalidInput, ModelFailed, ModelNotFound, NotOffered
 from .messages import Array, FloatArray, Operation
-from .spec import ModelSpec
+from .spec import GRADIENT_X, ModelSpec
 from .streams import BlockStreams
 
 
@@ -34,7 +34,7 @@ class Model(Protocol):
     spec: ModelSpec
 
     def log_density(self, x: FloatArray, params: FloatArray) -> FloatArray:
-        """log P(x_i | params): x (n, d) to (n,), normalised over the support that the spec declares."""
+        """log P(x_i | params): x (n, d) to (n,), normalized over the support that the spec declares."""
 
     def log_density_gradient(self, x: FloatArray, params: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Value (n,) and gradient with respect to params (n, p)."""
@@ -143,11 +143,13 @@ class LoadedModel:
         if not isinstance(spec, ModelSpec):
             raise InvalidInput(f"{type(model).__name__} has no attribute 'spec' of type demos_hpc.ModelSpec")
         offered = [op.title for op, method in METHODS.items() if callable(getattr(model, method, None))]
+        if callable(getattr(model, GRADIENT_X, None)):
+            offered.append(GRADIENT_X)
         if not offered:
             raise InvalidInput(
                 f"model {spec.name!r} has none of the methods {', '.join(sorted(set(METHODS.values())))}"
             )
-        for name, columns in (("log_density", "observables"), ("evaluate", "outputs")):
+        for name, columns in (("log_density", "observables"), ("sample", "observables"), ("evaluate", "outputs")):
             if name in offered and not getattr(spec, columns):
                 raise InvalidInput(f"model {spec.name!r} has {name}() but its spec declares no {columns}")
         self.model = model
@@ -161,7 +163,7 @@ class LoadedModel:
     def log_density_gradient(self, x: FloatArray, params: FloatArray, *, wrt_x: bool = False) -> list[FloatArray]:
         """Value (n,) and gradient (n, p), or (n, d) with respect to x; zero where the value is -inf."""
         width = self.spec.n_observables if wrt_x else self.spec.n_params
-        method = "log_density_gradient_x" if wrt_x else "log_density_gradient"
+        method = GRADIENT_X if wrt_x else "log_density_gradient"
         value, gradient = self._by_rows(method, x, params, ((), (width,)))
         outside = np.isneginf(value)
         if outside.any():

@@ -110,7 +110,7 @@ def make_plan(spec: ModelSpec, header: Header, layout: Layout) -> Plan:
         operation = Operation(header.operation)
     except ValueError:
         raise InvalidInput(f"operation {header.operation} is not known to this server") from None
-    if not spec.offers(operation):
+    if not spec.offers(operation, wrt_x=bool(header.flags & Flag.WRT_X)):
         raise NotOffered(f"model {spec.name!r} does not offer {operation.title}; it has {', '.join(spec.operations)}")
     if header.n_rows == 0:
         raise InvalidInput("a request of no rows: its answer is an empty array, which needs no server")

@@ -19,6 +19,8 @@ from .messages import FloatArray, Operation
 #: The UUID of a model that was given none: made from its name, under this namespace.
 NAMESPACE = uuid.UUID("6ba6f2d0-5a43-5d2e-9d0b-0f2b6f3a7c11")
 BLOCK_ROWS = 1024
+#: What ``operations`` names the gradient of the log-density with respect to x.
+GRADIENT_X = "log_density_gradient_x"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Observable:
-    """A column of x; the density is normalised over [``lower``, ``upper``], ``None`` meaning without end."""
+    """A column of x; the density is normalized over [``lower``, ``upper``], ``None`` meaning without end."""
 
     name: str
     unit: str = "1"
@@ -97,7 +99,7 @@ class ModelSpec:
     outputs: tuple[Output, ...] = ()
     uuid: str = ""
     description: str = ""
-    licence: str = ""
+    license: str = ""
     authors: tuple[str, ...] = ()
     citation: str = ""
     #: Memory, threads, GPUs; conventions; constants: anything a caller or an operator may want to know.
@@ -172,7 +174,10 @@ class ModelSpec:
     def _offered(self) -> frozenset[Operation]:
         return frozenset(op for op in Operation if op.title in self.operations)
 
-    def offers(self, operation: Operation) -> bool:
+    def offers(self, operation: Operation, *, wrt_x: bool = False) -> bool:
+        """Whether the model has this operation; ``wrt_x`` asks for the gradient with respect to x."""
+        if wrt_x:
+            return GRADIENT_X in self.operations
         return operation in self._offered
 
     def check_complete(self, params: FloatArray) -> None:

@@ -2,7 +2,7 @@
 
 Philox (Salmon et al., SC11, "Parallel random numbers: as easy as 1, 2, 3") is a function of a key and a
 counter. The key is the seed; the block number stands in the highest word of the 256-bit counter, so each block
-has 2^192 numbers of its own before it could meet its neighbour's.
+has 2^192 numbers of its own before it could meet its neighbor's.
 """
 
 from __future__ import annotations

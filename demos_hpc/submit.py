@@ -78,7 +78,7 @@ class Submit:
         outs = None
         if out is not None:
             outs = [check_out(out[0], (len(x),), "out[0]"), check_out(out[1], (len(x), width), "out[1]")]
-        if self._wants_differences(method, Operation.LOG_DENSITY_GRADIENT):
+        if self._wants_differences(method, Operation.LOG_DENSITY_GRADIENT, wrt_x=wrt == "x"):
             return self._by_differences(x, point, wrt, outs, timeout, progress)
         flags = Flag.WRT_X if wrt == "x" else Flag.NONE
         operation, widths = Operation.LOG_DENSITY_GRADIENT, ((), (width,))
@@ -221,13 +221,13 @@ class Submit:
         self._spec.check_complete(point)
         return point
 
-    def _wants_differences(self, method: str | None, operation: Operation) -> bool:
+    def _wants_differences(self, method: str | None, operation: Operation, *, wrt_x: bool = False) -> bool:
         if method not in (None, "finite-difference"):
             raise InvalidInput(f"method is {method!r}; it is 'finite-difference', or left out")
-        if method is None and not self._spec.offers(operation):
+        if method is None and not self._spec.offers(operation, wrt_x=wrt_x):
             raise NotOffered(
-                f"model {self._spec.name!r} offers no {operation.title}; it has {', '.join(self._spec.operations)}."
-                " method='finite-difference' computes gradients from densities"
+                f"model {self._spec.name!r} offers no {operation.title}{' with respect to x' if wrt_x else ''}; it has"
+                f" {', '.join(self._spec.operations)}. method='finite-difference' computes gradients from densities"
             )
         return method is not None
 
@@ -320,7 +320,7 @@ class Submit:
     ) -> Future:
         """Sends a request, the first ``n_per_row`` arrays in parts where they are large."""
         spec = self._spec
-        if not spec.offers(operation):
+        if not spec.offers(operation, wrt_x=bool(flags & Flag.WRT_X)):
             raise NotOffered(f"model {spec.name!r} offers no {operation.title}; it has {', '.join(spec.operations)}")
         if n_rows == 0:
             future = Future(self._connection, 0, 0.0, n_units, widths, finish, outs)
@@ -363,7 +363,7 @@ class Submit:
 def _scatter(
     inside: Array, n: int, widths: tuple[tuple[int, ...], ...], outs: list[FloatArray] | None, finish: Finish
 ) -> Finish:
-    """Puts the answers of those rows that travelled in their places: -inf, and gradient zero, for the others."""
+    """Puts the answers of those rows that traveled in their places: -inf, and gradient zero, for the others."""
 
     def finish_all(answers: list[FloatArray]) -> Any:
         whole = outs or [np.empty((n, *width)) for width in widths]

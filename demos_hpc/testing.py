@@ -143,7 +143,7 @@ class Gaussian:
             parameters=(Parameter("mu", default=0.0), Parameter("sigma", default=1.0, lower=1e-3)),
             observables=tuple(Observable(f"x{j}") for j in range(d)),
             outputs=(Output("mean"), Output("variance")),
-            licence="BSD-3-Clause",
+            license="BSD-3-Clause",
             authors=("The demos-hpc developers",),
             block_rows=block_rows,
         )
@@ -186,7 +186,7 @@ class LinearGaussian:
             version="1.0.0",
             parameters=(Parameter("mu", default=0.5),),
             observables=tuple(Observable(f"x{j}") for j in range(d)),
-            licence="BSD-3-Clause",
+            license="BSD-3-Clause",
             authors=("The demos-hpc developers",),
             block_rows=block_rows,
             row_independent=False,

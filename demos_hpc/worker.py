@@ -45,9 +45,10 @@ class Worker:
 
     def serve(self) -> None:
         """Serves until the dispatcher says that it is over."""
-        while not self._is_over:
-            if not self.step() and not self._is_over:
-                self._port.wait(LONGEST_WAIT)
+        with np.errstate(all="ignore"):  # nan and infinities are answers, returned and counted
+            while not self._is_over:
+                if not self.step() and not self._is_over:
+                    self._port.wait(LONGEST_WAIT)
 
     def step(self) -> bool:
         """Takes what has arrived and computes one chunk; whether there was one."""

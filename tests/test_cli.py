@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -516,7 +517,15 @@ def test_run(demos: Callable[..., Launched], write_script: Callable[..., Path]) 
     assert launched.code == 0, launched.text
     assert "ranks 2 arguments ['--workers', 'a b', '0'] density [-0.91893853]" in launched.out
     assert launched.err == ""
-    assert not list(Path("/tmp").glob("demos-run-*/status"))
+
+
+def test_run_leaves_nothing_behind(write_script: Callable[..., Path], tmp_path: Path) -> None:
+    write_script(ANALYSIS)
+    with tempfile.TemporaryDirectory() as place:  # short, since MPI puts sockets there
+        command = [*DEMOS, "run", GAUSSIAN, "--workers", "1", "analysis.py", "0"]
+        launched = run_command(command, cwd=tmp_path, deadline=60, settings={"TMPDIR": place})
+        assert launched.code == 0, launched.text
+        assert not list(Path(place).glob("demos-run-*"))
 
 
 def test_run_passes_the_exit_status_on(demos: Callable[..., Launched], write_script: Callable[..., Path]) -> None:
@@ -545,10 +554,13 @@ def test_run_ends_its_launch_when_it_is_told_to_end(
     write_script("import os, time\nimport demos_hpc\ndemos_hpc.connect()\nprint('pid', os.getpid())\ntime.sleep(100)\n")
     command = [*DEMOS, "run", GAUSSIAN, "--workers", "1", "analysis.py"]
     environment = {**os.environ, "PYTHONPATH": PACKAGE}
+    # What a shell starts in the background ignores SIGINT, and so would all that is started here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout is not None
+        signal.signal(signal.SIGINT, before)
         try:
             line = process.stdout.readline()
             rank = os.pidfd_open(int(line.split()[1]))

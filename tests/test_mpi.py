@@ -16,8 +16,9 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize("ranks", [3, 4, 7])
 def test_under_mpi(launch: Callable[..., Launched], ranks: int) -> None:
-    options = ["-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=60"]
-    command = [sys.executable, "-m", "pytest", "--with-mpi", *options, f"--rootdir={HERE.parent}", str(HERE / "mpi")]
+    options = ["--with-mpi", "-q", "--color=no", "--no-header", "--tb=short", "-p", "no:cacheprovider"]
+    places = ["-o", "faulthandler_timeout=60", f"--rootdir={HERE.parent}", str(HERE / "mpi")]
+    command = [sys.executable, "-m", "pytest", *options, *places]
     done = launch(Program(ranks, command), deadline=180)
     assert done.code == 0, done.text
     assert " passed" in done.out

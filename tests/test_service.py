@@ -147,12 +147,12 @@ def test_an_operation_that_is_not_offered() -> None:
     np.testing.assert_array_equal(line.evaluate([1, 2]), [1.0, 3.0, 5.0])
 
 
-def test_a_gradient_that_only_the_worker_knows_to_be_missing() -> None:
+def test_a_gradient_with_respect_to_x_that_is_missing() -> None:
     class WithoutX(Gaussian):
         log_density_gradient_x = None
 
     served = demos_hpc.local(WithoutX())
-    with pytest.raises(NotOffered, match=r"model 'gaussian' has no log_density_gradient_x\(\); it offers log_density"):
+    with pytest.raises(NotOffered, match="offers no log_density_gradient with respect to x; it has log_density"):
         served.log_density_gradient(X, POINT, wrt="x")
     served.log_density_gradient(X, POINT, wrt="x", method="finite-difference")
     assert_serves(served)
@@ -186,7 +186,7 @@ def test_the_server_holds_its_limit_against_clients_that_do_not() -> None:
 # ---- models that are not there, or do not load ---------------------------------------------------------------
 
 BROKEN_FILES = {
-    "raises": ("raise RuntimeError('no licence')", "M", ModelFailed, "could not be imported: RuntimeError: no licence"),
+    "raises": ("raise RuntimeError('no license')", "M", ModelFailed, "could not be imported: RuntimeError: no license"),
     "syntax": ("def", "M", ModelFailed, "could not be imported: SyntaxError"),
     "import": ("import no_such_module", "M", ModelFailed, "needs the module 'no_such_module', which is not installed"),
     "constructor": (

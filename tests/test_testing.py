@@ -14,7 +14,7 @@ from demos_hpc.model import LoadedModel, load
 from demos_hpc.spec import ModelSpec, Observable, Output, Parameter
 from demos_hpc.testing import Failing, FakeClock, Gaussian, LinearGaussian, Outcome, check_model
 
-AUTHORSHIP = {"licence": "BSD-3-Clause", "authors": ("A. Author",)}
+AUTHORSHIP = {"license": "BSD-3-Clause", "authors": ("A. Author",)}
 
 
 def normal(x, mean, sigma):
@@ -614,9 +614,9 @@ def test_a_density_in_single_precision_does_not_condemn_its_gradient():
 
 
 def test_authorship_is_a_warning():
-    finding = check_model(Exponential(licence="", authors=()))["authorship"]
+    finding = check_model(Exponential(license="", authors=()))["authorship"]
     assert finding.outcome is Outcome.WARNING
-    assert "no licence and no authors" in finding.sentence
+    assert "no license and no authors" in finding.sentence
 
 
 # The verdict

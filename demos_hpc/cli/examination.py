@@ -77,7 +77,7 @@ def _tabulate_facts(spec: ModelSpec) -> Table:
     facts = {
         "operations": ", ".join(spec.operations),
         "uuid": spec.uuid,
-        "licence": spec.licence,
+        "license": spec.license,
         "authors": ", ".join(spec.authors),
         "citation": spec.citation,
         "promises": promises,

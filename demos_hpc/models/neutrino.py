@@ -80,7 +80,7 @@ def make_spec(name: str, earth: CastleWall | Prem) -> ModelSpec:
         description="Upgoing atmospheric muon neutrinos after three-flavor oscillations in the Earth: energy and"
         " zenith angle as a detector reconstructs them. evaluate() returns the expected rates in 10 x 10 bins; their"
         " sum is the rate in the window, and divided by it they are the probabilities of the bins.",
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         authors=("The demos-hpc developers",),
         citation=CITATION,
         resources={"threads": 1, "memory_MB": 100 if isinstance(earth, CastleWall) else 300},

@@ -94,10 +94,13 @@ class Doorbell:
         finally:
             os.close(flags)
 
-    def close(self) -> None:
-        """Takes away what this process has put into the file system, and closes its sockets."""
+    def hide(self) -> None:
+        """Everybody of this host has met: what was put into the file system for that is taken away."""
         if self._flags_file is not None:
             self._flags_file.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self.hide()
         self._unix.close()
         self._udp.close()
 
