@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .errors import InvalidInput
 from .messages import Array, FloatArray
 from .spec import ModelSpec
+from .streams import SEED_LIMIT
 
 #: One point (p,), points (n, p), or a dict of scalars or of (n,) columns; None for the server's own.
 Params = npt.ArrayLike | Mapping[str, Any] | None
@@ -103,7 +104,7 @@ def read_count(n: Any) -> int:
 
 def read_seed(seed: Any) -> int:
     """64 bits."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < SEED_LIMIT:
         raise InvalidInput(f"seed is {seed!r}; it is an int from 0 to 2**64 - 1")
     return int(seed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -137,11 +138,12 @@ class Batch:
         layout = frame.layout
         merged: list[Array] = []
         for offset, shape in zip(layout.offsets, layout.shapes, strict=True):
-            size = 8 * int(np.prod(shape))
+            size = 8 * math.prod(shape)
+            rows = len(self.calls) * (shape[0] if len(shape) == 2 else 1)
             data = bytearray().join(
                 c.first.buffer[c.first.start + offset : c.first.start + offset + size] for c in self.calls
             )
-            merged.append(np.frombuffer(data, FLOAT64).reshape(-1, shape[-1]))
+            merged.append(np.frombuffer(data, FLOAT64).reshape(rows, shape[-1]))
         if not plan.has_params:
             assert self.calls[0].defaults is not None
             if plan.operation is Operation.EVALUATE:

@@ -13,7 +13,6 @@ from .connection import Connection
 from .likelihood import Likelihood
 from .messages import FloatArray, Operation
 from .samplers import SamplerPool
-from .spec import ModelSpec
 from .submit import Submit
 
 
@@ -33,9 +32,9 @@ class RemoteModel:
     def __init__(self, connection: Connection, description: Mapping[str, Any], *, owns_connection: bool = True) -> None:
         self._connection = connection
         self._owns_connection = owns_connection
-        self.spec = ModelSpec.from_dict(description["spec"])
         #: The same operations, each returning a `Future` at once.
         self.submit = Submit(connection, description, lambda: self.params)
+        self.spec = self.submit.spec
 
     def __repr__(self) -> str:
         return f"<RemoteModel {self.spec.name} {self.spec.version}: {', '.join(self.spec.operations)}>"

@@ -1,4 +1,4 @@
-"""All settings, in one frozen dataclass; the only reader of the environment and of TOML."""
+"""All settings, in one frozen dataclass; the only reader of ``DEMOS_*`` in the environment, and of TOML."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ class Config:
             value = getattr(self, name)
             if kind in (int, float) and not value >= 0:
                 raise InvalidInput(f"setting {name} is {value}; it is a number >= 0")
+            if name in ("window_bytes", "max_queued_requests") and not value:
+                raise InvalidInput(f"setting {name} is 0; nothing could ever be sent: give a number > 0")
         if self.bell not in ("auto", "udp"):
             raise InvalidInput(f"setting bell is {self.bell!r}; it is 'auto' or 'udp'")
 

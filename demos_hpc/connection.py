@@ -14,12 +14,10 @@ from .config import Config
 from .errors import BadFrame, DeadlineExceeded, DemosError, InternalError, ServerLost
 from .future import Finish, Future, Stream
 from .messages import Array, Failure, Flag, FloatArray, Kind, Operation, from_json, to_json
-from .transport import Arrival, Link, Port
+from .transport import LONGEST_WAIT, Arrival, Link, Port
 from .transport.buffers import Buffers
 from .wire import Frame, Header, Layout, Packed, pack
 
-#: Longest sleep between two looks, seconds; a ring ends it at once.
-LONGEST_WAIT = 1.0
 #: Seconds past its deadline after which a request is given up without the server's word on it.
 GRACE = 5.0
 _LONGEST_DEADLINE_MS = 2**32 - 1
@@ -135,7 +133,7 @@ class Connection:
 
     def progress(self) -> bool:
         """Takes in what has arrived and sends on what may be; whether anything had arrived."""
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self._thread or os.getpid() != self._process:
             self._check_usable()
         self._arrivals.extend(self._port.receive())
         is_any = bool(self._arrivals)
@@ -151,8 +149,6 @@ class Connection:
 
     def wait_for(self, future: Future, limit: float | None) -> None:
         """Until the future is done, or ``limit`` on the monotonic clock."""
-        if future.stream is not None:
-            self._push()
         while not future.is_done:
             if not self.progress():
                 now = time.monotonic()

@@ -12,18 +12,18 @@ RELATIVE_STEP = float(np.finfo(np.float64).eps ** (1 / 3))
 
 
 def make_stencil(
-    points: FloatArray, lower: FloatArray | None = None, upper: FloatArray | None = None
+    points: FloatArray, lower: FloatArray, upper: FloatArray, scales: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """The points, then those a step ahead and behind in each of their k coordinates.
 
-    ``points`` is (n, k); the stencil (n + 2 n k, k), the steps ahead and behind (2, n, k). At a bound the step
-    is shortened to zero on its side, which makes the difference one-sided.
+    ``points`` is (n, k); bounds and ``scales``, what is a large change of each coordinate or 0 where nobody knows,
+    are (k,). The stencil is (n + 2 n k, k), the steps ahead and behind (2, n, k). At a bound the step is shortened
+    to zero on its side, which makes the difference one-sided.
     """
     n, k = points.shape
-    step = RELATIVE_STEP * np.maximum(np.abs(points), 1e-3)
-    ahead, behind = points + step, points - step
-    if lower is not None and upper is not None:
-        ahead, behind = np.minimum(ahead, upper), np.maximum(behind, lower)
+    size = np.maximum(np.abs(points), 1e-3 * scales)
+    step = RELATIVE_STEP * np.where(size > 0, size, 1.0)
+    ahead, behind = np.minimum(points + step, upper), np.maximum(points - step, lower)
     stencil = np.repeat(points[np.newaxis], 1 + 2 * k, axis=0)
     for i in range(k):
         stencil[1 + 2 * i, :, i] = ahead[:, i]

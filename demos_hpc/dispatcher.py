@@ -1,21 +1,21 @@
 """Rank 0: takes requests from clients, lets the scheduler decide, hands out chunks, passes results on.
 
 It computes nothing and decides nothing: what has arrived becomes events, and what the scheduler returns is done.
-The mirrored verbs stand in `client` and `worker`.
+The mirrored verbs stand in `connection` and `worker`.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 from .calls import Batch, Call
 from .catalog import Catalog
 from .config import Config
-from .errors import BadFrame, DemosError, InternalError, InvalidInput, StaleRevision, Status
+from .errors import BadFrame, DemosError, InternalError, InvalidInput, ModelFailed, StaleRevision, Status
 from .events import (
     Action,
     Cancelled,
@@ -35,40 +35,47 @@ from .events import (
     WorkerJoined,
     WorkerLost,
 )
-from .messages import Failure, Flag, Kind, Offer, Operation, from_json, to_json
+from .messages import Array, Failure, Flag, Kind, Offer, Operation, from_json, to_json
+from .refusals import make_result, refuse, send_failure, warn
 from .relay import pass_on
 from .scheduler import Limits, Scheduler
-from .transport import Link, Port
-from .wire import Frame, Packed, pack, read_header
+from .served import Served
+from .transport import LONGEST_WAIT, Link, Port
+from .transport.buffers import Buffers
+from .wire import Frame, Header, Layout, pack
 
-#: Longest time between two looks at the deadlines, seconds.
-LONGEST_WAIT = 1.0
+#: Seconds that running chunks, which nobody waits for any more, are given when the service ends.
+LAST_CHUNKS = 60.0
+#: Frames up to this size are taken in and then answered, even where the server's limit is lower, bytes.
+LARGEST_UNASKED = 1 << 30
 
 
 class _Peer:
     """A client or a worker, with the number that the scheduler knows it by."""
 
-    __slots__ = ("calls", "has_offered", "is_worker", "link", "number")
+    __slots__ = ("calls", "has_offered", "is_worker", "link", "number", "served")
 
     def __init__(self, number: int, link: Link, *, is_worker: bool) -> None:
         self.number = number
         self.link = link
         self.is_worker = is_worker
         self.has_offered = False
+        #: What a worker serves.
+        self.served: Served | None = None
         #: The numbers of a client's unanswered calls, by their id on the wire.
         self.calls: dict[int, int] = {}
 
 
 class Dispatcher:
-    """The service behind one or several ports.
+    """The service behind one port.
 
     ``n_offers`` workers are going to say what they serve; clients that ask before are kept waiting.
     """
 
-    def __init__(
-        self, ports: Sequence[Port], config: Config, n_offers: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._ports = ports
+    def __init__(self, port: Port, config: Config, n_offers: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._port = port
+        port.place = self._place
+        self._buffers = Buffers()
         self._config = config
         self._clock = clock
         self._catalog = Catalog(n_offers, config.max_request_bytes)
@@ -82,6 +89,8 @@ class Dispatcher:
         self._result: tuple[Batch, Frame] | None = None
         #: Who asked for which model, before all offers were there.
         self._asking: list[tuple[_Peer, int, str | None]] = []
+        #: Chunks that could not be packed.
+        self._unsent: list[tuple[int, int, Batch]] = []
         #: Clients that have come and not said goodbye.
         self.n_clients = 0
         self._last_number = 0
@@ -108,23 +117,28 @@ class Dispatcher:
     def serve(self, is_over: Callable[[], bool]) -> None:
         """Serves until ``is_over()``, then says so to everybody."""
         while not is_over():
-            if not self.step():
-                self._ports[0].wait(max(0.0, min(LONGEST_WAIT, self._next_look - self._clock())))
+            self._turn()
+        # A large result that nobody takes would keep its worker from ending: all that were asked for are awaited.
+        end = self._clock() + LAST_CHUNKS
+        while self._batches and self._clock() < end:
+            self._turn()
         for link in [*self._peers, *self._departed]:
             link.send(pack(Kind.END))
+
+    def _turn(self) -> None:
+        if not self.step():
+            self._port.wait(max(0.0, min(LONGEST_WAIT, self._next_look - self._clock())))
 
     def step(self) -> bool:
         """Handles what has arrived; whether anything had."""
         now = self._clock()
-        is_busy = False
-        for port in self._ports:
-            for link, arrived in port.receive():
-                is_busy = True
-                self._take(link, arrived, now)
+        arrivals = self._port.receive()
+        for link, arrived in arrivals:
+            self._take(link, arrived, now)
         if now >= self._next_look:
             self._do(self._scheduler.handle(Tick(), now))
             self._next_look = min(self._scheduler.next_deadline, now + LONGEST_WAIT)
-        return is_busy
+        return bool(arrivals)
 
     def add_client(self, link: Link, user: str) -> None:
         peer = self._add(link, is_worker=False)
@@ -144,17 +158,25 @@ class Dispatcher:
         event: Event
         if peer.is_worker:
             self._batches = {chunk: b for chunk, b in self._batches.items() if b.worker is not link}
+            if peer.served is not None:
+                peer.served.workers -= 1
+            elif not peer.has_offered:
+                self._catalog.note_failure(ModelFailed(f"{link.name} was lost before it said what it serves"))
             event = WorkerLost(peer.number)
         else:
             self.n_clients -= 1
             event = ClientLost(peer.number)
         self._do(self._scheduler.handle(event, self._clock()))
 
+    def _place(self, link: Link, header: Header, layout: Layout) -> list[Array]:
+        """Room for a large frame, unless it is larger than any that could be wanted."""
+        if header.payload > max(self._config.max_request_bytes, LARGEST_UNASKED):
+            raise BadFrame(f"a frame of {header.payload} bytes; this server takes {self._config.max_request_bytes}")
+        return self._buffers.place(link, header, layout)
+
     def _add(self, link: Link, *, is_worker: bool) -> _Peer:
-        self._last_number += 1
-        peer = self._peers[link] = self._numbered[self._last_number] = _Peer(
-            self._last_number, link, is_worker=is_worker
-        )
+        number = self._last_number = self._last_number + 1
+        peer = self._peers[link] = self._numbered[number] = _Peer(number, link, is_worker=is_worker)
         return peer
 
     # ---- what arrives ---------------------------------------------------------------------------------------
@@ -164,7 +186,7 @@ class Dispatcher:
         if peer is None:
             return
         if isinstance(arrived, DemosError):  # no frames can be told apart on this link any more
-            _refuse(link, 0, arrived)
+            refuse(link, 0, arrived)
             self._departed.append(link)
             self.lose(link)
             return
@@ -175,7 +197,7 @@ class Dispatcher:
                 raise BadFrame(f"frames of kind {header.kind} are not for a dispatcher")
             event = taker(peer, arrived)
         except DemosError as error:
-            _refuse(link, header.id, error)
+            refuse(link, header.id, error)
             return
         if event is not None:
             self._do(self._scheduler.handle(event, now))
@@ -200,8 +222,7 @@ class Dispatcher:
                 f" this client pinned {header.revision}"
             )
         plan = served.plan(frame)
-        self._last_number += 1
-        number = peer.calls[header.id] = self._last_number
+        number = peer.calls[header.id] = self._last_number = self._last_number + 1
         self._calls[number] = Call(peer.link, frame, plan, served.defaults, served.revision)
         served.statistics.requests += 1
         served.statistics.rows += header.n_rows
@@ -230,7 +251,7 @@ class Dispatcher:
         try:
             return UnitsArrived(number, self._calls[number].add(frame))
         except (InvalidInput, BadFrame) as error:
-            _refuse(peer.link, frame.header.id, error)
+            refuse(peer.link, frame.header.id, error)
             peer.calls.pop(frame.header.id)  # it has its final reply
             return Cancelled(number)
 
@@ -253,11 +274,12 @@ class Dispatcher:
             served = self._catalog.add(Offer.from_dict(from_json(_only_array(frame))))
         except DemosError as error:
             self._catalog.note_failure(error)
-            _warn(f"{peer.link.name} serves nothing: {error}")
+            warn(f"{peer.link.name} serves nothing: {error}")
         else:
+            peer.served = served
             event = WorkerJoined(peer.number, served.handle)
             if len(served.fingerprints) > 1:
-                _warn(f"{peer.link.name} is not like other workers of {served.spec.name!r}: last digits may differ")
+                warn(f"{peer.link.name} is not like other workers of {served.spec.name!r}: last digits may differ")
         asking, self._asking = self._asking, []
         for client, number, name in asking:
             self._answer_asking(client, number, name)
@@ -268,7 +290,7 @@ class Dispatcher:
         try:
             served = self._catalog.find(name)
         except DemosError as error:
-            _send_failure(peer.link, number, Failure.of(error, str(error.__cause__ or "").strip()))
+            send_failure(peer.link, number, Failure.of(error, str(error.__cause__ or "").strip()))
             return
         if served is None:
             self._asking.append((peer, number, name))
@@ -284,7 +306,7 @@ class Dispatcher:
         status = header.status
         if status == Status.OK and not batch.fits(frame):
             error = InternalError(f"{peer.link.name} answered a chunk with something else than was asked for")
-            frame, status = _failure_frame(header.id, Failure.of(error)), error.status
+            frame, status = make_result(header.id, Failure.of(error)), error.status
         statistics = self._catalog.models[batch.calls[0].first.header.model].statistics
         statistics.nonfinite_rows += header.deadline_ms
         statistics.model_seconds += header.seed / 1e9
@@ -298,17 +320,39 @@ class Dispatcher:
         if self._result is not None:
             batch, frame = self._result
             if parts := [action for action in actions if type(action) is SendPart]:
-                for link, message in batch.answer(frame, parts):
-                    link.send(message)
+                self._send_parts(batch, frame, parts)
         for action in actions:
             self._doers[type(action)](action)
         self._result = None
+        while self._unsent:
+            worker, chunk, batch = self._unsent.pop()
+            error = InternalError(f"the dispatcher could not put chunk {chunk} together; its traceback is in the log")
+            self._result = batch, make_result(chunk, Failure.of(error))
+            self._do(self._scheduler.handle(ResultArrived(worker, chunk, error.status, 0.0), self._clock()))
 
     def _send_chunk(self, action: SendChunk) -> None:
         link = self._numbered[action.worker].link
         batch = Batch(link, [self._calls[part.request] for part in action.parts], action.parts)
+        try:
+            packed = batch.pack(action.chunk)
+        except Exception:  # a defect of ours, which must not cost more than this chunk's requests
+            traceback.print_exc()
+            self._unsent.append((action.worker, action.chunk, batch))
+            return
         self._batches[action.chunk] = batch
-        link.send(batch.pack(action.chunk))
+        link.send(packed)
+
+    def _send_parts(self, batch: Batch, result: Frame, parts: list[SendPart]) -> None:
+        try:
+            messages = batch.answer(result, parts)
+        except Exception:  # as in _send_chunk
+            traceback.print_exc()
+            error = InternalError("the dispatcher could not pass the answer on; its traceback is in the log")
+            for part in parts:
+                refuse(batch.calls[part.index].link, batch.calls[part.index].id, error)
+            return
+        for link, message in messages:
+            link.send(message)
 
     def _send_failure(self, action: SendFailure) -> None:
         call = self._calls[action.request]
@@ -325,7 +369,7 @@ class Dispatcher:
         if action.part is not None:
             start, stop = call.plan.rows_of(action.part.first, action.part.count)
             text = f"rows {start} to {stop} of the request could not be computed: {text}"
-        _send_failure(call.link, call.id, Failure(int(action.status), text, retry_after=action.retry_after))
+        send_failure(call.link, call.id, Failure(int(action.status), text, retry_after=action.retry_after))
 
     def _revoke(self, action: Revoke) -> None:
         self._numbered[action.worker].link.send(pack(Kind.CANCEL, id=action.chunk))
@@ -338,7 +382,8 @@ class Dispatcher:
 
     def _evict(self, action: Evict) -> None:
         link = self._numbered[action.worker].link
-        _warn(f"{link.name} has been in one chunk for too long and is given up")
+        warn(f"{link.name} has been in one chunk for too long and is given up")
+        self._departed.append(link)
         self.lose(link)
 
 
@@ -350,28 +395,7 @@ def _read_name(frame: Frame) -> str | None:
     return question.get("model")
 
 
-def _warn(text: str) -> None:
-    print(f"demos-hpc: {text}", file=sys.stderr, flush=True)
-
-
 def _only_array(frame: Frame) -> Any:
     if len(frame.arrays) != 1:
         raise BadFrame(f"a frame of kind {frame.header.kind} with {len(frame.arrays)} arrays instead of one")
     return frame.arrays[0]
-
-
-def _pack_failure(kind: Kind, id_: int, failure: Failure) -> Packed:
-    return pack(kind, [to_json(failure.to_dict())], status=failure.status, id=id_, flags=Flag.FINAL)
-
-
-def _send_failure(link: Link, id_: int, failure: Failure) -> None:
-    link.send(_pack_failure(Kind.REPLY, id_, failure))
-
-
-def _refuse(link: Link, id_: int, error: DemosError) -> None:
-    _send_failure(link, id_, Failure.of(error))
-
-
-def _failure_frame(id_: int, failure: Failure) -> Frame:
-    head = _pack_failure(Kind.RESULT, id_, failure).head
-    return Frame(read_header(head), head)

@@ -15,13 +15,14 @@ import stat
 import sys
 import termios
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from .config import Config
 from .errors import DemosError, LaunchError
 from .messages import Hello, Kind, Welcome, from_json, to_json
-from .transport import Arrival, Link, Port
+from .transport import LONGEST_WAIT, Arrival, Link, Port
 from .transport.doorbell import Doorbell
 from .watchdog import find_rank_and_size, watch_start
 from .wire import pack
@@ -35,6 +36,8 @@ ROLL_PAUSE = 2e-3
 ROLL_GRACE = 5.0
 #: Seconds for the launcher to read the last words of a rank.
 READING = 1.0
+#: How long something may be under way at the end, seconds.
+LAST_WORDS = 60.0
 REMEDY = "start servers by `demos-hpc serve`, analyses by `python -m demos_hpc analysis.py`"
 
 
@@ -51,22 +54,27 @@ class Launch:
         with watch_start(config.run_dir, config.roll_call_timeout):
             from .transport import mpi  # initializes MPI
         self.config = config
-        self._bell = Doorbell(config.yield_seconds, by_udp=config.bell == "udp")
-        self._world: World = mpi.World(self._bell)
-        self.rank = self._world.rank
-        self.size = self._world.size
         self._role = role
         try:
-            _check_size(self.size)
-            hello = Hello(role, group, socket.gethostname(), os.getpid(), getpass.getuser(), self._bell.address)
-            welcome = _call_roll(self._world, hello, config.roll_call_timeout)
+            self._bell = Doorbell(config.yield_seconds, by_udp=config.bell == "udp")
+            self._world: World = mpi.World(self._bell)
+            self.rank, self.size = self._world.rank, self._world.size
+            self.port: MpiPort = mpi.MpiPort(self._bell)
+            self.servers: list[MpiLink] = []
+            self.clients: list[MpiLink] = []
+            self._come_together(group)
         except LaunchError as error:
             self.abort(str(error), 2)
+        except BaseException:  # the others would wait for this rank for ever
+            traceback.print_exc()
+            self.abort(f"process {os.getpid()} on {socket.gethostname()} could not take part in the launch", 1)
+
+    def _come_together(self, group: str) -> None:
+        _check_size(self.size)
+        hello = Hello(self._role, group, socket.gethostname(), os.getpid(), _find_user(), self._bell.address)
+        welcome = _call_roll(self._world, hello, self.config.roll_call_timeout)
         self._hellos = [Hello.from_dict(values) for values in welcome.hellos]
         self._bell.meet([h.bell for h in self._hellos], self.rank, welcome.token)
-        self.port: MpiPort = mpi.MpiPort(self._bell)
-        self.servers: list[MpiLink] = []
-        self.clients: list[MpiLink] = []
         self._link_up()
         if self.rank == 0:
             self._bell.hide()  # rank 0 is linked to everybody, and whoever is linked has met
@@ -112,8 +120,11 @@ class Launch:
         """Ends MPI, together with all other ranks."""
         from .transport import mpi
 
+        end = time.monotonic() + LAST_WORDS
         while not self.port.is_sent():
-            self.port.wait(1.0)
+            if time.monotonic() > end:
+                self.abort(f"{self.name} has something to send that nobody took within {LAST_WORDS:g} s", 1)
+            self.port.wait(LONGEST_WAIT)
         self._bell.close()
         mpi.finalize()
 
@@ -122,8 +133,11 @@ class Launch:
         print(f"demos-hpc: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         _wait_until_read(2, READING)
-        self._bell.close()
-        self._world.abort(code)
+        if hasattr(self, "_bell"):
+            self._bell.close()
+        from .transport import mpi
+
+        mpi.abort(code)
         os._exit(code)  # MPICH's Abort may return before the launcher has ended this process
 
 
@@ -173,7 +187,10 @@ def _take_roll(world: World, links: Sequence[Link], hello: Hello, timeout: float
     packed = pack(Kind.WELCOME, [to_json(welcome.to_dict())])
     for link in links:
         link.send(packed)
+    end = time.monotonic() + timeout
     while not world.port.is_sent():  # a large welcome moves only while both sides look
+        if time.monotonic() > end:
+            raise LaunchError(f"some rank called in and did not listen to the answer within {timeout:g} s")
         time.sleep(ROLL_PAUSE)
     return welcome
 
@@ -199,6 +216,14 @@ def _arrivals(port: Port, timeout: float) -> Iterator[Arrival]:
         yield from arrived
         if not arrived:
             time.sleep(ROLL_PAUSE)
+
+
+def _find_user() -> str:
+    """Whose process this is; a container may have no name for the number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _check_size(size: int) -> None:

@@ -183,8 +183,9 @@ class Likelihood:
 
     def _compute_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         if self._has_differences:
-            bounds = (np.take(bound, self._columns) for bound in (self._spec.lower, self._spec.upper))
-            stencil, steps = make_stencil(points, *bounds)
+            spec = self._spec
+            limits = (np.take(column, self._columns) for column in (spec.lower, spec.upper, spec.param_scales))
+            stencil, steps = make_stencil(points, *limits)
             (values,) = self._compute_value(stencil)
             return combine(values.reshape(-1, len(points)), steps)
         if self._log_prior is not None and self._log_prior_gradient is None:

@@ -38,7 +38,7 @@ class LocalService:
     def __init__(self, model: Any, n_workers: int, config: Config) -> None:
         self._config = config
         self._port = LoopbackPort()
-        self.dispatcher = Dispatcher([self._port], config, n_workers)
+        self.dispatcher = Dispatcher(self._port, config, n_workers)
         self._workers = []
         for nth in range(n_workers):
             port = LoopbackPort()

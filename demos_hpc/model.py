@@ -19,7 +19,7 @@ import numpy as np
 
 from .blocks import sum_blocks
 from .errors import InvalidInput, ModelFailed, ModelNotFound, NotOffered
-from .messages import Array, FloatArray, Operation
+from .messages import Array, FloatArray, Operation, to_json
 from .spec import GRADIENT_X, ModelSpec
 from .streams import BlockStreams
 
@@ -92,7 +92,7 @@ def load(path: str) -> LoadedModel:
         if not place.endswith(".py") and f"{place}.".startswith(f"{error.name}."):
             raise ModelNotFound(f"model {path!r}: there is no module {error.name!r}") from None
         raise ModelFailed(f"model {path!r} needs the module {error.name!r}, which is not installed") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelFailed(f"model {path!r} could not be imported: {type(error).__name__}: {error}") from error
     made = getattr(module, name, None)
     if made is None:
@@ -102,21 +102,19 @@ def load(path: str) -> LoadedModel:
         return LoadedModel(made() if callable(made) else made)
     except (InvalidInput, NotOffered):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelFailed(f"model {path!r} could not be made: {type(error).__name__}: {error}") from error
 
 
 def _load_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"demos_model_{path.stem}"  # not that of another module, such as random
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    sys.path.insert(0, str(path.resolve().parent))  # so that a model may import the files beside it
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.resolve().parent))  # so that a model may import the files beside it, now or later
+    spec.loader.exec_module(module)
     return module
 
 
@@ -154,6 +152,10 @@ class LoadedModel:
                 raise InvalidInput(f"model {spec.name!r} has {name}() but its spec declares no {columns}")
         self.model = model
         self.spec = spec.with_operations(offered)
+        try:
+            to_json(self.spec.to_dict())
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"the spec of model {spec.name!r} cannot be sent as JSON: {error}") from None
         self._streams = BlockStreams()
 
     def log_density(self, x: FloatArray, params: FloatArray) -> FloatArray:
@@ -173,9 +175,12 @@ class LoadedModel:
     def log_likelihood_cells(self, x: FloatArray, params: FloatArray, *, gradient: bool = False) -> list[FloatArray]:
         """Sums over blocks of x (n, d) for params (k, p): (k, blocks), and (k, blocks, p) with ``gradient``."""
         rows = self.spec.block_rows
-        points = [self.log_density_gradient(x, p) if gradient else [self.log_density(x, p)] for p in params]
+        points = []
         with np.errstate(invalid="ignore", over="ignore"):  # infinities are passed on, see the rule for them
-            return [np.array([sum_blocks(point[i], rows) for point in points]) for i in range(1 + gradient)]
+            for point in params:  # summed at once, since a model may use its arrays again
+                rows_of_point = self.log_density_gradient(x, point) if gradient else [self.log_density(x, point)]
+                points.append([sum_blocks(array, rows) for array in rows_of_point])
+        return [np.array(column) for column in zip(*points, strict=True)]
 
     def sample(self, first_row: int, n: int, params: FloatArray, seed: int) -> FloatArray:
         """Draws ``first_row`` to ``first_row + n`` of the sequence that ``seed`` names, (n, d) float64.
@@ -228,7 +233,7 @@ class LoadedModel:
             raise NotOffered(f"model {self.spec.name!r} has no {method}(); it offers {', '.join(self.spec.operations)}")
         try:
             return function(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ModelFailed(
                 f"{method}() of model {self.spec.name!r} raised {type(error).__name__}: {error}"
             ) from error

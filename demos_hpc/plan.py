@@ -13,7 +13,7 @@ from .blocks import count_blocks
 from .errors import InvalidInput, NotOffered
 from .messages import GRADIENTS, LIKELIHOODS, Flag, Operation
 from .spec import ModelSpec
-from .wire import FLOAT64, PIECE_BYTES, Header, Layout
+from .wire import FLOAT64, INLINE_BYTES, PIECE_BYTES, Header, Layout
 
 #: Operations whose first array is x; those of the others is params.
 _OF_X = frozenset(
@@ -24,7 +24,7 @@ _OF_X = frozenset(
         Operation.LOG_LIKELIHOOD_GRADIENT,
     }
 )
-#: Requests of at most this many rows may share a chunk.
+#: Requests of at most this many rows, and with small answers, may share a chunk.
 MERGED_ROWS = 64
 
 
@@ -138,7 +138,7 @@ def make_plan(spec: ModelSpec, header: Header, layout: Layout) -> Plan:
     points = params_shape[0] if is_likelihood and params_shape else 1
     is_block_major = bool(header.flags & Flag.BLOCK_MAJOR)
     if part_rows < rows and is_likelihood and not is_block_major:
-        raise InvalidInput("a likelihood whose rows come in parts runs over blocks first (BLOCK_MAJOR)")
+        raise InvalidInput("a likelihood whose rows come in parts is block-major (BLOCK_MAJOR)")
     width = {Operation.SAMPLE: d, Operation.EVALUATE: spec.n_outputs}.get(operation, 1)
     if operation in GRADIENTS:
         width += d if header.flags & Flag.WRT_X else p
@@ -152,7 +152,7 @@ def make_plan(spec: ModelSpec, header: Header, layout: Layout) -> Plan:
         points=points,
         n_blocks=count_blocks(rows, block),
         is_block_major=is_block_major,
-        merges=not blockwise and part_rows == rows <= MERGED_ROWS,
+        merges=not blockwise and part_rows == rows <= MERGED_ROWS and 8 * width * rows <= INLINE_BYTES // 2,
         unit_bytes=8 * width * (1 if is_likelihood else unit_rows),
         block=1 if blockwise or operation is Operation.EVALUATE else block,
     )

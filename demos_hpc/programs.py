@@ -17,11 +17,9 @@ from .fingerprint import describe_arithmetic
 from .launch import Launch
 from .messages import Kind, Operation
 from .model import load
+from .transport import LONGEST_WAIT
 from .wire import Frame, pack
 from .worker import Worker
-
-#: Longest sleep between two looks, seconds; a ring ends it at once.
-LONGEST_WAIT = 1.0
 
 
 class Analysis:
@@ -75,7 +73,7 @@ def serve(model: str, config: Config) -> None:
     launch = Launch("server", "server", config)
     try:
         if launch.rank == 0:
-            dispatcher = Dispatcher([launch.port], config, len(launch.servers))
+            dispatcher = Dispatcher(launch.port, config, len(launch.servers))
             for link in launch.servers:
                 dispatcher.add_worker(link)
             for link in launch.clients:

@@ -20,7 +20,7 @@ def pass_on(frame: Frame, *, kind: int, id: int, flags: int, revision: int) -> P
     """The same frame under another kind, id, flags and revision.
 
     Its header is changed in place and its arrays are only referred to: nothing is copied, but where the frame
-    shares its buffer with others.
+    shares its buffer with others. A buffer is passed on a second time only if the peer that it was sent to is lost.
     """
     buffer, is_inline = frame.buffer, frame.is_inline
     size = HEADER_BYTES + frame.header.payload

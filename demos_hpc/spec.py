@@ -205,6 +205,23 @@ class ModelSpec:
             changed[index] = value
         return changed
 
+    @cached_property
+    def param_scales(self) -> FloatArray:
+        """What is a large change of each parameter, (p,) float64: its default, else its range, else 0 for unknown."""
+        return np.array([abs(p.default or 0.0) or _find_width(p) for p in self.parameters])
+
+    @cached_property
+    def observable_scales(self) -> FloatArray:
+        """The same for each observable, (d,) float64: the width of its support, 0 where that is infinite."""
+        return np.array([_find_width(o) for o in self.observables])
+
+    @cached_property
+    def support(self) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper ends of the observables, each (d,) float64, infinite where there is none."""
+        lower = [-math.inf if o.lower is None else o.lower for o in self.observables]
+        upper = [math.inf if o.upper is None else o.upper for o in self.observables]
+        return np.array(lower), np.array(upper)
+
     def describe_params(self) -> str:
         """For messages: "model 'neutrino' takes 2: mu, sigma"."""
         return f"model {self.name!r} takes {self.n_params}: {', '.join(self.param_names)}"
@@ -230,7 +247,18 @@ class ModelSpec:
 def _check_range(column: Parameter | Observable) -> None:
     for name in ("lower", "upper", "default"):
         value = getattr(column, name, None)
-        if value is not None and not math.isfinite(value):
+        if value is None:
+            continue
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise InvalidInput(f"{column.name!r}: {name} is {value!r}; it is a number") from None
+        if not math.isfinite(number):
             raise InvalidInput(f"{column.name!r}: {name} is {value}; leave it out where there is none")
+        object.__setattr__(column, name, number)
     if column.lower is not None and column.upper is not None and not column.lower < column.upper:
         raise InvalidInput(f"{column.name!r}: lower {column.lower} is not below upper {column.upper}")
+
+
+def _find_width(column: Parameter | Observable) -> float:
+    return 0.0 if column.lower is None or column.upper is None else column.upper - column.lower

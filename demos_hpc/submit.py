@@ -37,7 +37,7 @@ class Submit:
         self, connection: Connection, description: Mapping[str, Any], defaults: Callable[[], FloatArray]
     ) -> None:
         self._connection = connection
-        self._spec = ModelSpec.from_dict(description["spec"])
+        self.spec = ModelSpec.from_dict(description["spec"])
         self._max_request_bytes = int(description["max_request_bytes"])
         self._defaults = defaults
         self.handle = int(description["handle"])
@@ -74,7 +74,7 @@ class Submit:
         if wrt not in ("params", "x"):
             raise InvalidInput(f"wrt is {wrt!r}; it is 'params' or 'x'")
         x, point, outside = self._read_x_params(x, params, strict=strict)
-        width = self._spec.n_params if wrt == "params" else self._spec.n_observables
+        width = self.spec.n_params if wrt == "params" else self.spec.n_observables
         outs = None
         if out is not None:
             outs = [check_out(out[0], (len(x),), "out[0]"), check_out(out[1], (len(x), width), "out[1]")]
@@ -95,12 +95,15 @@ class Submit:
         timeout: float | None,
         progress: Progress | None,
     ) -> Future:
-        n, spec = len(x), self._spec
+        n, spec = len(x), self.spec
         if point is None:
             point = self._read_defaults()
         points = np.broadcast_to(point, (n, spec.n_params))
         varied = points if wrt == "params" else x
-        stencil, steps = make_stencil(varied, *((spec.lower, spec.upper) if wrt == "params" else (None, None)))
+        if wrt == "params":
+            stencil, steps = make_stencil(varied, spec.lower, spec.upper, spec.param_scales)
+        else:
+            stencil, steps = make_stencil(varied, *spec.support, spec.observable_scales)
         copies = 1 + 2 * varied.shape[1]
         if wrt == "params":
             x, points = np.tile(x, (copies, 1)), stencil
@@ -145,10 +148,10 @@ class Submit:
             return self._start_likelihood(
                 Operation.LOG_LIKELIHOOD_GRADIENT, x, params, strict=strict, timeout=timeout, progress=progress
             )
-        point = read_params(params, self._spec)
+        point = read_params(params, self.spec)
         point = self._read_defaults() if point is None else point
         points = np.atleast_2d(point)
-        stencil, steps = make_stencil(points, self._spec.lower, self._spec.upper)
+        stencil, steps = make_stencil(points, self.spec.lower, self.spec.upper, self.spec.param_scales)
 
         def finish(values: FloatArray) -> tuple[Any, FloatArray]:
             value, gradient = combine(values.reshape(-1, len(points)), steps)
@@ -171,7 +174,7 @@ class Submit:
         n, point = read_count(n), self._read_inside(params)
         if point is not None and point.ndim != 1:
             raise InvalidInput(f"params has shape {point.shape}; sample takes one point (p,)")
-        width = self._spec.n_observables
+        width = self.spec.n_observables
         outs = None if out is None else [check_out(out, (n, width))]
         number = new_seed() if seed is None else read_seed(seed)
         arrays = [] if point is None else [point]
@@ -190,7 +193,7 @@ class Submit:
     ) -> Future:
         point = self._read_inside(params)
         points = None if point is None else np.atleast_2d(point)
-        n, width = 1 if points is None else len(points), self._spec.n_outputs
+        n, width = 1 if points is None else len(points), self.spec.n_outputs
         is_one = point is None or point.ndim == 1
         outs = None if out is None else [check_out(out, (width,) if is_one else (n, width)).reshape(n, width)]
         arrays = [] if points is None else [points]
@@ -202,7 +205,7 @@ class Submit:
     # ---- behind all of them ----------------------------------------------------------------------------------
 
     def _read_x_params(self, x: Any, params: Params, *, strict: bool) -> tuple[FloatArray, FloatArray | None, Any]:
-        spec = self._spec
+        spec = self.spec
         x = read_rows(x, "x", spec.n_observables, spec)
         point = read_params(params, spec, n_rows=len(x))
         outside = find_outside(point, spec)
@@ -211,23 +214,23 @@ class Submit:
         return x, point, outside
 
     def _read_inside(self, params: Params) -> FloatArray | None:
-        point = read_params(params, self._spec)
-        if point is not None and np.any(find_outside(point, self._spec)):
-            raise InvalidInput(describe_outside(point, self._spec))
+        point = read_params(params, self.spec)
+        if point is not None and np.any(find_outside(point, self.spec)):
+            raise InvalidInput(describe_outside(point, self.spec))
         return point
 
     def _read_defaults(self) -> FloatArray:
         point = self._defaults()
-        self._spec.check_complete(point)
+        self.spec.check_complete(point)
         return point
 
     def _wants_differences(self, method: str | None, operation: Operation, *, wrt_x: bool = False) -> bool:
         if method not in (None, "finite-difference"):
             raise InvalidInput(f"method is {method!r}; it is 'finite-difference', or left out")
-        if method is None and not self._spec.offers(operation, wrt_x=wrt_x):
+        if method is None and not self.spec.offers(operation, wrt_x=wrt_x):
             raise NotOffered(
-                f"model {self._spec.name!r} offers no {operation.title}{' with respect to x' if wrt_x else ''}; it has"
-                f" {', '.join(self._spec.operations)}. method='finite-difference' computes gradients from densities"
+                f"model {self.spec.name!r} offers no {operation.title}{' with respect to x' if wrt_x else ''}; it has"
+                f" {', '.join(self.spec.operations)}. method='finite-difference' computes gradients from densities"
             )
         return method is not None
 
@@ -265,7 +268,7 @@ class Submit:
         progress: Progress | None,
         then: Callable[[Any], Any] | None = None,
     ) -> Future:
-        spec = self._spec
+        spec = self.spec
         x = read_rows(x, "x", spec.n_observables, spec)
         point = read_params(params, spec)
         outside = find_outside(point, spec)
@@ -275,7 +278,7 @@ class Submit:
         points = np.empty((1, 0)) if point is None else np.atleast_2d(point)
         inside = np.flatnonzero(np.broadcast_to(~np.asarray(outside), len(points)))
         n_blocks = count_blocks(len(x), spec.block_rows)
-        # Rows that come in parts can be worked on as they come only if cells run over blocks first.
+        # Rows that come in parts can be worked on as they come only if cells are block-major.
         is_block_major = self._count_part_rows([x]) < len(x)
         widths: tuple[tuple[int, ...], ...] = ((),)
         if operation is Operation.LOG_LIKELIHOOD_GRADIENT:
@@ -319,7 +322,7 @@ class Submit:
         seed: int = 0,
     ) -> Future:
         """Sends a request, the first ``n_per_row`` arrays in parts where they are large."""
-        spec = self._spec
+        spec = self.spec
         if not spec.offers(operation, wrt_x=bool(flags & Flag.WRT_X)):
             raise NotOffered(f"model {spec.name!r} offers no {operation.title}; it has {', '.join(spec.operations)}")
         if n_rows == 0:
@@ -350,7 +353,7 @@ class Submit:
     def _count_part_rows(self, per_row: list[Array]) -> int:
         """Rows of a part of a large request: whole blocks, at least one, and about 4 MiB; 0 where nothing is cut."""
         row_bytes = sum(8 * array.shape[1] for array in per_row)
-        block = self._spec.block_rows
+        block = self.spec.block_rows
         return block * max(1, PIECE_BYTES // (row_bytes * block)) if row_bytes else 0
 
     def _check_size(self, arrays: list[Array]) -> None:

@@ -13,11 +13,9 @@ from .errors import BadFrame, DemosError, InternalError, InvalidInput, Status
 from .messages import GRADIENTS, Array, Failure, Flag, FloatArray, Kind, Offer, Operation, to_json
 from .model import LoadedModel, format_traceback
 from .relay import find_nonfinite
-from .transport import Link, Port
+from .transport import LONGEST_WAIT, Link, Port
 from .wire import Frame, Header, Packed, pack
 
-#: Longest sleep between two looks, seconds; a ring ends it at once.
-LONGEST_WAIT = 1.0
 #: Longest time given to an answer to leave before the next chunk is begun, seconds.
 LONGEST_FLUSH = 0.02
 

@@ -92,7 +92,7 @@ class Service:
     ) -> None:
         self.config = config or Config(timeout=10.0)
         self.port = LoopbackPort()
-        self.dispatcher = Dispatcher([self.port], self.config, workers if n_offers is None else n_offers, clock)
+        self.dispatcher = Dispatcher(self.port, self.config, workers if n_offers is None else n_offers, clock)
         self.workers: list[Worker] = []
         for nth in range(workers):
             self.add_worker(models[min(nth, len(models) - 1)])

@@ -39,6 +39,13 @@ def plain(script: Path) -> Program:
     return Program(1, [sys.executable, str(script)])
 
 
+def assert_no_files(directory: Path) -> None:
+    """Nothing is left of what scripts have noted in ``files``; MPICH may lose what is printed before an abort."""
+    paths = (directory / "files").read_text(encoding="utf-8").split()
+    assert paths
+    assert not [path for path in paths if path != "None" and Path(path).exists()]
+
+
 def squeeze(text: str) -> str:
     return " ".join(text.split())
 
@@ -58,8 +65,8 @@ FIRST = """
     assert comm.allreduce(1) == comm.size == 2, "collectives see this analysis only"
     launch = programs._running[0].launch
     if comm.rank == 0:
-        print("file", launch._bell._flags_file)
-        print("file", f"/dev/shm/demos-run-{os.getuid()}-{os.getppid()}")
+        with open("files", "w") as notes:
+            print(launch._bell._flags_file, f"/dev/shm/demos-run-{os.getuid()}-{os.getppid()}", file=notes)
     with demos_hpc.connect("gaussian") as model:
         x = model.sample(3000, [0.5, 2.0], seed=comm.rank)
         assert x.shape == (3000, 1)
@@ -88,7 +95,7 @@ SECOND = """
     assert MPI.COMM_WORLD.size == 1
     linear, gaussian = demos_hpc.connect("linear-gaussian"), demos_hpc.connect("gaussian")
     x = linear.sample(1000, [0.5], seed=1)
-    print("second", x.shape, linear.log_likelihood(x, [[0.5], [1.0]]).shape, gaussian.evaluate([1.0, 2.0])[1])
+    print("second", len(x), linear.log_likelihood(x, [[0.5], [1.0]]).shape, gaussian.evaluate([1.0, 2.0])[1])
 """
 
 BESIDE = """
@@ -100,23 +107,24 @@ BESIDE = """
 
 
 @pytest.mark.parametrize("bell", ["auto", "udp"])
-def test_several_models_and_several_analyses_in_one_launch(launch: Launch, write_script: Write, bell: str) -> None:
+def test_several_models_and_several_analyses_in_one_launch(
+    launch: Launch, write_script: Write, tmp_path: Path, bell: str
+) -> None:
     write_script(BESIDE, "beside.py")
     first, second = write_script(FIRST, "first.py"), write_script(SECOND, "second.py")
     done = launch(
         serve(GAUSSIAN, 3), serve(LINEAR, 1), analyze(first, "--seed", "3", ranks=2), analyze(second), bell=bell
     )
     assert done.code == 0, done.text
-    assert "second (1000, 16) (2,) 4.0" in done.out
+    assert "second 1000 (2,) 4.0" in done.out
     assert done.out.count("first ") == 2
     assert "first 0 2 " in done.out
     assert done.out.count("refused x has shape (3000,)") == 2
-    assert done.out.count("refused there is no model 'nothing' here; there are: 'gaussian', 'linear-gaussian'") == 2
-    assert done.out.count("refused several models are served: name one; there are: 'gaussian', 'linear-gaus") == 2
+    names = "('gaussian', 'linear-gaussian'|'linear-gaussian', 'gaussian')"
+    assert len(re.findall(f"refused there is no model 'nothing' here; there are: {names}", done.out)) == 2
+    assert len(re.findall(f"refused several models are served: name one; there are: {names}", done.out)) == 2
     assert done.err.strip() == ""
-    files = re.findall("^file (/.*)$", done.out, re.MULTILINE)
-    assert files
-    assert not any(Path(path).exists() for path in files)
+    assert_no_files(tmp_path)
 
 
 SUBMIT_AND_END = """
@@ -195,7 +203,8 @@ ONE_EXITS = """
     import demos_hpc
     from demos_hpc import programs
 
-    print("file", programs._running[0].launch._bell._flags_file)
+    with open("files", "a") as notes:
+        print(programs._running[0].launch._bell._flags_file, file=notes)
     if MPI.COMM_WORLD.rank == 0:
         sys.exit(int(sys.argv[1])) if sys.argv[1].isdigit() else sys.exit(sys.argv[1] or None)
     model = demos_hpc.connect()
@@ -205,23 +214,18 @@ ONE_EXITS = """
 """
 
 
-def test_a_rank_that_exits_early_leaves_the_others_alone(launch: Launch, write_script: Write) -> None:
+def test_a_rank_that_exits_early_leaves_the_others_alone(launch: Launch, write_script: Write, tmp_path: Path) -> None:
     done = launch(serve(GAUSSIAN), analyze(write_script(ONE_EXITS), "0", ranks=2))
     assert done.code == 0, done.text
     assert "worked on 1000" in done.out
+    assert_no_files(tmp_path)
 
 
-def assert_no_files(done: Launched) -> None:
-    files = re.findall("^file (/.*)$", done.out, re.MULTILINE)
-    assert files
-    assert not [path for path in files if Path(path).exists()]
-
-
-def test_an_exit_status_is_that_of_the_launch(launch: Launch, write_script: Write) -> None:
+def test_an_exit_status_is_that_of_the_launch(launch: Launch, write_script: Write, tmp_path: Path) -> None:
     done = launch(serve(GAUSSIAN), analyze(write_script(ONE_EXITS), "3", ranks=2))
     assert done.code == 3, done.text
     assert re.search(r"analysis.py exited with status 3 on rank 2 on \S+; the launch ends for all ranks", done.err)
-    assert_no_files(done)
+    assert_no_files(tmp_path)
 
 
 def test_an_exit_with_a_message(launch: Launch, write_script: Write) -> None:
@@ -234,7 +238,8 @@ RAISES = """
     import demos_hpc
     from demos_hpc import programs
 
-    print("file", programs._running[0].launch._bell._flags_file, flush=True)
+    with open("files", "a") as notes:
+        print(programs._running[0].launch._bell._flags_file, file=notes)
 
     def fit():
         raise ArithmeticError("no minimum")
@@ -244,14 +249,14 @@ RAISES = """
 """
 
 
-def test_an_exception_ends_the_launch_with_its_traceback(launch: Launch, write_script: Write) -> None:
+def test_an_exception_ends_the_launch_with_its_traceback(launch: Launch, write_script: Write, tmp_path: Path) -> None:
     done = launch(serve(GAUSSIAN), analyze(write_script(RAISES)))
     assert done.code == 1, done.text
     assert "in fit" in done.err
     assert "ArithmeticError: no minimum" in done.err
     assert "runpy" not in done.err
     assert re.search(r"analysis.py raised ArithmeticError on rank 2 on \S+; the launch ends for all ranks", done.err)
-    assert_no_files(done)
+    assert_no_files(tmp_path)
 
 
 def test_a_script_that_does_not_exist(launch: Launch, tmp_path: Path) -> None:
@@ -264,13 +269,14 @@ DIES = """
     import demos_hpc
     from demos_hpc import programs
 
-    print("file", programs._running[0].launch._bell._flags_file, flush=True)
+    with open("files", "a") as notes:
+        print(programs._running[0].launch._bell._flags_file, file=notes)
     model = demos_hpc.connect()
     model.log_density([[99.0]], [0.0, 1.0])
 """
 
 
-def test_a_worker_that_dies_ends_the_launch(launch: Launch, write_script: Write) -> None:
+def test_a_worker_that_dies_ends_the_launch(launch: Launch, write_script: Write, tmp_path: Path) -> None:
     write_script(
         """
         from demos_hpc.testing import Failing
@@ -283,7 +289,7 @@ def test_a_worker_that_dies_ends_the_launch(launch: Launch, write_script: Write)
     )
     done = launch(serve("dying.py:Model", 3), analyze(write_script(DIES)))
     assert done.code not in (0, -9), done.text
-    assert_no_files(done)
+    assert_no_files(tmp_path)
 
 
 # ---- ranks that do not come ---------------------------------------------------------------------------------------

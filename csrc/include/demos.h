@@ -78,7 +78,7 @@ enum demos_status {
 enum demos_flag {
     DEMOS_FINAL = 1,       /* REPLY: nothing more follows for this id */
     DEMOS_WRT_X = 2,       /* gradients with respect to x, not params */
-    DEMOS_BLOCK_MAJOR = 4  /* likelihood cells run over blocks first (WIRE.md, 6) */
+    DEMOS_BLOCK_MAJOR = 4  /* likelihood cells are b m + j, not j B + b (WIRE.md, 6) */
 };
 
 enum demos_dtype {
@@ -102,7 +102,7 @@ typedef struct demos_header {
     uint8_t operation;
     uint16_t status;
     uint16_t flags;
-    uint16_t model;       /* handle of the model, given in WELCOME */
+    uint16_t model;       /* handle of the model, from the answer to METADATA */
     uint16_t n_arrays;    /* array descriptors that follow */
     uint64_t id;          /* of the request, chosen by the client; of the chunk, by the dispatcher */
     uint64_t first_row;   /* of the rows (or cells) in this frame */

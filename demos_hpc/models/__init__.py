@@ -1,1 +1,1 @@
-"""Example models of five fields of physics, one module a domain."""
+"""The bundled models, one module a domain."""

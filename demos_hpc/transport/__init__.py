@@ -25,6 +25,9 @@ class Link(Protocol):
         """Sends a frame, or several small ones joined; never blocks, and keeps what it needs until it is sent."""
 
 
+#: Longest sleep between two looks, seconds; whatever arrives ends it at once.
+LONGEST_WAIT = 1.0
+
 #: Where the arrays of a large frame are to be received: C-contiguous, of the layout's dtypes and shapes.
 Place = Callable[[Link, Header, Layout], list[Array]]
 

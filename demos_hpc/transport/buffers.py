@@ -12,8 +12,16 @@ from ..wire import Header, Layout
 
 #: Smaller arrays are left to NumPy.
 SMALLEST = 1 << 16
-#: What sys.getrefcount reports for an array that only the pool's list and a loop variable refer to.
-_ALONE = 3
+
+
+def _count_alone() -> int:
+    """What `sys.getrefcount` reports for an array that only a list and a loop variable refer to."""
+    for buffer in [np.empty(1)]:
+        return sys.getrefcount(buffer)
+    raise AssertionError
+
+
+_ALONE = _count_alone()
 
 
 class Buffers:

@@ -8,7 +8,7 @@ rings. 128 idle processes cost next to nothing that way, and wake in less than a
 
 Processes on different hosts, or in containers that do not share /dev/shm, ring by UDP. They cannot see whether the
 peer sleeps and ring with each message, though not more often than a ring keeps the peer awake. A datagram may be
-lost: no sleep is longer than `LONGEST_SLEEP`, or `LONGEST_BLIND_SLEEP` where a peer can only ring by UDP. A datagram
+lost: no sleep is longer than `LONGEST_WAIT`, or `LONGEST_BLIND_SLEEP` where a peer can only ring by UDP. A datagram
 says nothing, so a stranger who sends one only causes a look.
 """
 
@@ -24,7 +24,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-LONGEST_SLEEP = 1.0
+from . import LONGEST_WAIT
+
 LONGEST_BLIND_SLEEP = 0.05
 #: Seconds of yielding after a ring, and where the last wait was long.
 SHORT_WINDOW = 30e-6
@@ -44,7 +45,7 @@ class Doorbell:
         self._is_waiting = False
         self._since = 0.0
         self._awake_until = 0.0
-        self._longest_sleep = LONGEST_SLEEP
+        self._longest_sleep = LONGEST_WAIT
         self._by_udp = by_udp
         self._name = f"demos-{os.getpid()}-{os.urandom(6).hex()}"
         self._unix = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -87,7 +88,7 @@ class Doorbell:
             self._flags = bytearray(len(known))
             return
         self._flags_file = SHM / f"demos-{token}"
-        flags = os.open(self._flags_file, os.O_RDWR | os.O_CREAT, 0o600)
+        flags = os.open(self._flags_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             os.ftruncate(flags, len(known))
             self._flags = mmap.mmap(flags, len(known))
@@ -124,7 +125,7 @@ class Doorbell:
 
     def _ring_by_udp(self, peer: int) -> None:
         now = time.perf_counter()
-        if now - self._rung.get(peer, 0.0) > self._yield_seconds / 2:
+        if now - self._rung.get(peer, 0.0) > SHORT_WINDOW / 2:
             self._rung[peer] = now
             with contextlib.suppress(OSError):
                 self._udp.sendto(b"!", self._udp_peers[peer])

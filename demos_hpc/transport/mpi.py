@@ -2,7 +2,7 @@
 
 A small frame is one message; a larger one is a message with its header and descriptors, then each array in pieces
 of at most 4 MiB, received in place. Probe and receive are the plain ones, in one thread, and nothing is sent
-blocking: see "Sending" in the README's decisions. Importing this module initializes MPI.
+blocking: see "Isend only" in the README's decisions. Importing this module initializes MPI.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ HEAD, PIECE = 1, 2
 GROUP_TAG, PAIR_TAG = 32001, 16000
 #: Longest sleep while something is under way, seconds.
 NAP = 1e-3
+#: The launch as a whole; a script sees another one under this name (`World.stand_in`).
+_WORLD = MPI.COMM_WORLD
 #: A large message that has not come in after so many seconds is not waited for without sleep any longer.
 PATIENCE = 0.1
 #: Messages that are taken in at once, before any of them is looked at.
@@ -198,7 +200,7 @@ class World:
     """The ranks of one launch, before they have found their groups and after."""
 
     def __init__(self, bell: Doorbell) -> None:
-        self._comm = MPI.COMM_WORLD
+        self._comm = _WORLD
         self.rank: int = self._comm.rank
         self.size: int = self._comm.size
         self.bell = bell
@@ -228,10 +230,6 @@ class World:
         """Lets the script that runs in this process see its own group as ``MPI.COMM_WORLD``."""
         MPI.COMM_WORLD = group  # type: ignore[misc]
 
-    def abort(self, code: int) -> None:
-        """Ends every rank of the launch at once."""
-        self._comm.Abort(code)
-
 
 def describe_library() -> tuple[str, str]:
     """The MPI library's one-line name, and the thread level that it gave."""
@@ -243,6 +241,11 @@ def describe_library() -> tuple[str, str]:
     }
     library = MPI.Get_library_version().split("\n")[0].strip().strip("\0")
     return " ".join(library.split()), levels[MPI.Query_thread()]
+
+
+def abort(code: int) -> None:
+    """Ends every rank of the launch at once."""
+    _WORLD.Abort(code)
 
 
 def finalize() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -257,7 +256,9 @@ def test_nothing_of_ours_is_left_in_shared_memory(make_hall: Callable[..., Any])
     hall = make_hall()
     path = hall.bell._flags_file
     assert path.exists()
-    hall.finish()
-    hall.bell.close()
     hall.meet()
-    assert not Path(path).exists()
+    hall.bell.hide()
+    assert not path.exists()
+    hall.links[hall.next].send(pack(Kind.CANCEL, id=1))  # the bells ring on
+    hall.receive(1)
+    hall.finish()
