@@ -89,7 +89,6 @@ class Dispatcher:
         self._result: tuple[Batch, Frame] | None = None
         #: Who asked for which model, before all offers were there.
         self._asking: list[tuple[_Peer, int, str | None]] = []
-        #: Chunks that could not be packed.
         self._unsent: list[tuple[int, int, Batch]] = []
         #: Clients that have come and not said goodbye.
         self.n_clients = 0

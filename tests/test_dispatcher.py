@@ -123,7 +123,7 @@ BAD_REQUESTS: dict[str, tuple[Packed, type[DemosError], str]] = {
     "parts by points": (
         make_request(Operation.LOG_LIKELIHOOD, [X[:32], cells(1, 2)], n_rows=80),
         InvalidInput,
-        "a likelihood whose rows come in parts runs over blocks first (BLOCK_MAJOR)",
+        "a likelihood whose rows come in parts is block-major (BLOCK_MAJOR)",
     ),
     "evaluate many without params": (
         make_request(Operation.EVALUATE, [], n_rows=3),

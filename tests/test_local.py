@@ -1,0 +1,58 @@
+"""The whole service in one process, and `connect` where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import demos_hpc
+from demos_hpc import Config, InvalidInput, LaunchError
+from demos_hpc.local import LocalService
+from demos_hpc.model import LoadedModel
+from demos_hpc.testing import Gaussian
+
+X = np.zeros((3, 1))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Gaussian, Gaussian(), LoadedModel(Gaussian()), "demos_hpc.testing:Gaussian"],
+    ids=["class", "instance", "loaded", "path"],
+)
+def test_a_model_may_be_given_in_several_ways(model: object) -> None:
+    with demos_hpc.local(model) as served:
+        assert served.spec.name == "gaussian"
+        assert served.log_density(X).shape == (3,)
+
+
+def test_what_is_no_model() -> None:
+    for model in (5, None, dict, object()):
+        with pytest.raises(InvalidInput, match="has no attribute 'spec' of type demos_hpc.ModelSpec"):
+            demos_hpc.local(model)
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_service_needs_a_worker(workers: int) -> None:
+    with pytest.raises(InvalidInput, match="workers"):
+        demos_hpc.local(Gaussian, workers=workers)
+
+
+def test_several_clients_of_one_service() -> None:
+    service = LocalService(Gaussian(), 2, Config())
+    clients = [service.connect(user) for user in ("ada", "ada", "bob")]
+    futures = [client.submit.sample(5000, seed=1) for client in clients]
+    for future in futures[1:]:
+        np.testing.assert_array_equal(future.result(), futures[0].result())
+    assert clients[0].metadata()["workers"] == 2
+    assert service.dispatcher.n_clients == 3
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEMOS_MAX_REQUEST_BYTES", "1000")
+    assert demos_hpc.local(Gaussian).metadata()["max_request_bytes"] == 1000
+    assert demos_hpc.local(Gaussian, config=Config()).metadata()["max_request_bytes"] == 2**40
+
+
+def test_connect_outside_of_a_launch_says_how() -> None:
+    with pytest.raises(LaunchError, match=r"not part of a launch: start it by `demos-hpc run .* demos_hpc.local"):
+        demos_hpc.connect("gaussian")
