@@ -44,10 +44,14 @@ def read_params(params: Params, spec: ModelSpec, *, n_rows: int | None = None) -
 
 
 def _from_names(params: Mapping[str, Any], spec: ModelSpec) -> FloatArray:
-    unknown = [name for name in params if name not in spec.param_names]
+    unknown = [str(name) for name in params if name not in spec.param_names]
     missing = [name for name in spec.param_names if name not in params]
     if unknown or missing:
-        parts = [f"{word} {', '.join(names)}" for word, names in (("unknown", unknown), ("missing", missing)) if names]
+        parts = [
+            f"{word} {', '.join(map(str, names))}"
+            for word, names in (("unknown", unknown), ("missing", missing))
+            if names
+        ]
         raise InvalidInput(f"params: {'; '.join(parts)}; {spec.describe_params()}")
     columns = [_read_float64(params[name], f"parameter {name!r}") for name in spec.param_names]
     try:
@@ -97,8 +101,8 @@ def check_out(out: Any, shape: tuple[int, ...], name: str = "out") -> FloatArray
 
 def read_count(n: Any) -> int:
     """A number of rows."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
-        raise InvalidInput(f"n is {n!r}; it is a number of draws, an int >= 0")
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 0 <= n < 2**63:
+        raise InvalidInput(f"n is {n!r}; it is a number of draws, an int from 0 to 2**63 - 1")
     return int(n)
 
 

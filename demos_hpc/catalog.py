@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from .errors import DemosError, InvalidInput, ModelFailed
-from .messages import Failure, Offer
+from .messages import Failure, Flag, Kind, Offer, to_json
+from .refusals import send_failure
 from .served import Served
 from .spec import ModelSpec
+from .transport import Link
+from .wire import pack
 
 
 class Catalog:
@@ -16,12 +19,15 @@ class Catalog:
         self._offers_due = n_offers
         self._max_request_bytes = max_request_bytes
         self._load_failure: DemosError | None = None
+        self._conflicts: dict[str, DemosError] = {}
+        #: Who asked for which model, before all offers were there.
+        self._asking: list[tuple[Link, int, str | None]] = []
 
     def add(self, offer: Offer) -> Served:
         """The model that a worker offers; raises what kept it from having one."""
         if offer.failure is not None:
             raise Failure.from_dict(offer.failure).to_exception()
-        served = self._find_or_add(ModelSpec.from_dict(offer.spec or {}))
+        served = self._find_or_add(ModelSpec.from_dict(offer.spec or {}), offer.source)
         self._offers_due -= 1
         served.workers += 1
         if offer.fingerprint not in served.fingerprints:
@@ -33,14 +39,19 @@ class Catalog:
         self._offers_due -= 1
         self._load_failure = error
 
-    def _find_or_add(self, spec: ModelSpec) -> Served:
+    def _find_or_add(self, spec: ModelSpec, source: str) -> Served:
         for served in self.models.values():
             if served.spec.name == spec.name:
-                if served.spec != spec:
-                    raise ModelFailed(f"its model {spec.name!r} has another spec than the other workers'")
-                return served
+                if served.spec == spec and served.source == source:
+                    return served
+                what = "spec" if served.spec != spec else "code"
+                error = ModelFailed(
+                    f"two different models are called {spec.name!r}: workers differ in its {what}; rename one of them"
+                )
+                self._conflicts[spec.name] = error
+                raise error
         handle = len(self.models) + 1
-        self.models[handle] = Served(handle, spec, self._max_request_bytes)
+        self.models[handle] = Served(handle, spec, source, self._max_request_bytes)
         return self.models[handle]
 
     def find(self, name: str | None) -> Served | None:
@@ -53,13 +64,34 @@ class Catalog:
         DemosError
             Where there is none because it could not be loaded.
         """
-        found = [s for s in self.models.values() if name in (None, s.spec.name, s.spec.uuid)]
-        if len(found) == 1 and (name is not None or not self._offers_due):
-            return found[0]
-        if self._offers_due:
+        if self._offers_due > 0:
             return None
+        found = [s for s in self.models.values() if name in (None, s.spec.name, s.spec.uuid)]
+        if len(found) == 1:
+            if conflict := self._conflicts.get(found[0].spec.name):
+                raise conflict
+            return found[0]
         if self._load_failure is not None and not found:
             raise self._load_failure
         names = ", ".join(repr(s.spec.name) for s in self.models.values()) or "none"
         problem = "several models are served: name one" if found else f"there is no model {name!r} here"
         raise InvalidInput(f"{problem}; there are: {names}")
+
+    def ask(self, link: Link, number: int, name: str | None) -> None:
+        """A client's request ``number`` is for the metadata of this model: answered now, or when it is known."""
+        self._asking.append((link, number, name))
+        self.answer_all()
+
+    def answer_all(self) -> None:
+        """Answers who has asked for a model, as far as it is known whether there is one."""
+        asking, self._asking = self._asking, []
+        for link, number, name in asking:
+            try:
+                served = self.find(name)
+            except DemosError as error:
+                send_failure(link, number, Failure.of(error, str(error.__cause__ or "").strip()))
+                continue
+            if served is None:
+                self._asking.append((link, number, name))
+            else:
+                link.send(pack(Kind.REPLY, [to_json(served.describe())], id=number, flags=Flag.FINAL))

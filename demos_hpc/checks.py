@@ -14,6 +14,7 @@ import numpy as np
 
 from .errors import DemosError, ModelFailed
 from .messages import Array, FloatArray
+from .model import describe
 from .subject import DENSITIES, METHODS, Subject
 from .verdict import failed, skipped, warned
 
@@ -84,8 +85,8 @@ def _call_raw(subject: Subject, method: str, arguments: tuple[Any, ...]) -> Any:
     try:
         with np.errstate(all="ignore"):
             return getattr(subject.loaded.model, method)(*arguments)
-    except Exception as error:
-        raise ModelFailed(f"{method}({_describe(arguments)}) raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ModelFailed(f"{method}({_describe(arguments)}) raised {describe(error)}") from error
 
 
 def _require(name: str, part: Any, shape: tuple[int, ...]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .arguments import Params
 from .connection import Connection
+from .errors import InvalidInput
 from .likelihood import Likelihood
 from .messages import FloatArray, Operation
 from .samplers import SamplerPool
@@ -116,6 +117,8 @@ class RemoteModel:
     def set_params(self, changes: Mapping[str, float] | None = None, /, **more: float) -> int:
         """Changes server-side parameters for everybody; returns their new revision."""
         merged = {**(changes or {}), **more}
+        if not merged:
+            raise InvalidInput(f"nothing to change was given; {self.spec.describe_params()}")
         self.spec.change(self.spec.defaults, merged)  # errors before anything travels
         values = {name: float(value) for name, value in merged.items()}
         future = self._connection.ask(Operation.SET_PARAMS, values, model=self.submit.handle)
@@ -124,4 +127,6 @@ class RemoteModel:
 
     def pin(self, revision: int) -> None:
         """From now on requests end with `StaleRevision` unless server-side parameters have this revision; 0 = any."""
+        if isinstance(revision, bool) or not isinstance(revision, int) or not 0 <= revision < 2**32:
+            raise InvalidInput(f"revision is {revision!r}; it is what set_params returned, or 0 for any")
         self.submit.pinned_revision = revision

@@ -35,7 +35,7 @@ from .events import (
     WorkerJoined,
     WorkerLost,
 )
-from .messages import Array, Failure, Flag, Kind, Offer, Operation, from_json, to_json
+from .messages import Array, Failure, Flag, Kind, Offer, Operation, from_json
 from .refusals import make_result, refuse, send_failure, warn
 from .relay import pass_on
 from .scheduler import Limits, Scheduler
@@ -45,7 +45,7 @@ from .transport.buffers import Buffers
 from .wire import Frame, Header, Layout, pack
 
 #: Seconds that running chunks, which nobody waits for any more, are given when the service ends.
-LAST_CHUNKS = 60.0
+LAST_CHUNKS = 10.0
 #: Frames up to this size are taken in and then answered, even where the server's limit is lower, bytes.
 LARGEST_UNASKED = 1 << 30
 
@@ -87,9 +87,8 @@ class Dispatcher:
         self._batches: dict[int, Batch] = {}
         #: The result that is being handled, and the chunk that it belongs to.
         self._result: tuple[Batch, Frame] | None = None
-        #: Who asked for which model, before all offers were there.
-        self._asking: list[tuple[_Peer, int, str | None]] = []
         self._unsent: list[tuple[int, int, Batch]] = []
+        self._broken: list[int] = []
         #: Clients that have come and not said goodbye.
         self.n_clients = 0
         self._last_number = 0
@@ -113,16 +112,17 @@ class Dispatcher:
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
-    def serve(self, is_over: Callable[[], bool]) -> None:
-        """Serves until ``is_over()``, then says so to everybody."""
+    def serve(self, is_over: Callable[[], bool]) -> list[str]:
+        """Serves until ``is_over()``, and says so to everybody; returns the workers that do not come to an end."""
         while not is_over():
             self._turn()
-        # A large result that nobody takes would keep its worker from ending: all that were asked for are awaited.
+        # A large result that nobody takes would keep its worker from ending.
         end = self._clock() + LAST_CHUNKS
         while self._batches and self._clock() < end:
             self._turn()
         for link in [*self._peers, *self._departed]:
             link.send(pack(Kind.END))
+        return sorted({batch.worker.name for batch in self._batches.values()})
 
     def _turn(self) -> None:
         if not self.step():
@@ -145,8 +145,7 @@ class Dispatcher:
         self._scheduler.handle(ClientJoined(peer.number, user), self._clock())
 
     def add_worker(self, link: Link) -> None:
-        """A worker has come; it takes part once it has said what it serves."""
-        self._add(link, is_worker=True)
+        self._add(link, is_worker=True)  # it takes part once it has said what it serves
 
     def lose(self, link: Link) -> None:
         """The peer at the end of this link is gone."""
@@ -161,6 +160,7 @@ class Dispatcher:
                 peer.served.workers -= 1
             elif not peer.has_offered:
                 self._catalog.note_failure(ModelFailed(f"{link.name} was lost before it said what it serves"))
+                self._catalog.answer_all()
             event = WorkerLost(peer.number)
         else:
             self.n_clients -= 1
@@ -204,7 +204,7 @@ class Dispatcher:
     def _take_request(self, peer: _Peer, frame: Frame) -> Event | None:
         header = frame.header
         if header.operation == Operation.METADATA:
-            self._answer_asking(peer, header.id, _read_name(frame))
+            self._catalog.ask(peer.link, header.id, _read_name(frame))
             return None
         served = self._catalog.models.get(header.model)
         if served is None:
@@ -279,22 +279,8 @@ class Dispatcher:
             event = WorkerJoined(peer.number, served.handle)
             if len(served.fingerprints) > 1:
                 warn(f"{peer.link.name} is not like other workers of {served.spec.name!r}: last digits may differ")
-        asking, self._asking = self._asking, []
-        for client, number, name in asking:
-            self._answer_asking(client, number, name)
+        self._catalog.answer_all()
         return event
-
-    def _answer_asking(self, peer: _Peer, number: int, name: str | None) -> None:
-        """Tells a client of the model that it asks for, as soon as it is known whether there is one."""
-        try:
-            served = self._catalog.find(name)
-        except DemosError as error:
-            send_failure(peer.link, number, Failure.of(error, str(error.__cause__ or "").strip()))
-            return
-        if served is None:
-            self._asking.append((peer, number, name))
-        else:
-            peer.link.send(pack(Kind.REPLY, [to_json(served.describe())], id=number, flags=Flag.FINAL))
 
     def _take_result(self, peer: _Peer, frame: Frame) -> Event | None:
         header = frame.header
@@ -323,6 +309,8 @@ class Dispatcher:
         for action in actions:
             self._doers[type(action)](action)
         self._result = None
+        while self._broken:
+            self._do(self._scheduler.handle(Cancelled(self._broken.pop()), self._clock()))
         while self._unsent:
             worker, chunk, batch = self._unsent.pop()
             error = InternalError(f"the dispatcher could not put chunk {chunk} together; its traceback is in the log")
@@ -348,7 +336,10 @@ class Dispatcher:
             traceback.print_exc()
             error = InternalError("the dispatcher could not pass the answer on; its traceback is in the log")
             for part in parts:
-                refuse(batch.calls[part.index].link, batch.calls[part.index].id, error)
+                call = batch.calls[part.index]
+                refuse(call.link, call.id, error)
+                self._peers[call.link].calls.pop(call.id, None)  # it has its final reply
+            self._broken += [part.part.request for part in parts if not part.final]
             return
         for link, message in messages:
             link.send(message)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import Cancelled, DemosError
+from .errors import Cancelled, DemosError, InvalidInput
 from .messages import FloatArray
 from .wire import FLOAT64, Packed
 
@@ -133,8 +134,10 @@ class Future:
 
     def add_done_callback(self, function: Callable[[Future], object]) -> None:
         """Calls ``function(self)`` when done, in the thread that takes the answer in; at once if it is there."""
+        if not callable(function):
+            raise InvalidInput(f"{function!r} cannot be called")
         if self.is_done:
-            function(self)
+            self._call_back(function)
         else:
             self._callbacks = (*self._callbacks, function)
 
@@ -177,4 +180,11 @@ class Future:
                 self.error = problem
         self.out = None
         for function in self._callbacks:
+            self._call_back(function)
+
+    def _call_back(self, function: Callable[[Future], object]) -> None:
+        """As `concurrent.futures` does: an exception is shown, and harms nobody's answer."""
+        try:
             function(self)
+        except Exception:
+            traceback.print_exc()

@@ -11,6 +11,7 @@ from .client import RemoteModel
 from .config import Config
 from .connection import Connection
 from .dispatcher import Dispatcher
+from .errors import InvalidInput
 from .fingerprint import describe_arithmetic
 from .messages import Operation
 from .model import LoadedModel, load
@@ -36,6 +37,8 @@ class LocalService:
     """Dispatcher and workers in this process; they move while a client waits."""
 
     def __init__(self, model: Any, n_workers: int, config: Config) -> None:
+        if n_workers < 1:
+            raise InvalidInput(f"workers is {n_workers}; a service needs one at least")
         self._config = config
         self._port = LoopbackPort()
         self.dispatcher = Dispatcher(self._port, config, n_workers)

@@ -140,11 +140,13 @@ class Welcome(_FromJson):
 class Offer(_FromJson):
     """What a worker has to offer, once its model is loaded: the model's spec, or why there is none.
 
-    ``fingerprint`` is what results may depend on to the last bit: NumPy, its libraries, CPU features.
+    ``fingerprint`` is what results may depend on to the last bit: NumPy, its libraries, CPU features. ``source``
+    tells models apart that say the same of themselves: a digest of the code.
     """
 
     worker: str
     fingerprint: str
+    source: str = ""
     spec: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
 

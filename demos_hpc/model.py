@@ -6,8 +6,10 @@ An author writes a class with ``spec`` and some of the methods of `Model`. Every
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .blocks import sum_blocks
+from .blocks import count_blocks, sum_blocks
 from .errors import InvalidInput, ModelFailed, ModelNotFound, NotOffered
 from .messages import Array, FloatArray, Operation, to_json
 from .spec import GRADIENT_X, ModelSpec
@@ -93,17 +95,18 @@ def load(path: str) -> LoadedModel:
             raise ModelNotFound(f"model {path!r}: there is no module {error.name!r}") from None
         raise ModelFailed(f"model {path!r} needs the module {error.name!r}, which is not installed") from error
     except (Exception, SystemExit) as error:
-        raise ModelFailed(f"model {path!r} could not be imported: {type(error).__name__}: {error}") from error
+        raise ModelFailed(f"model {path!r} could not be imported: {describe(error)}") from error
     made = getattr(module, name, None)
     if made is None:
-        offered = ", ".join(k for k, v in vars(module).items() if hasattr(v, "spec")) or "no model at all"
+        found = [k for k, v in vars(module).items() if any(hasattr(v, m) for m in ("spec", *METHODS.values()))]
+        offered = ", ".join(found) or "no model at all"
         raise ModelNotFound(f"model {path!r}: {place} has no {name!r}; it has {offered}")
     try:
         return LoadedModel(made() if callable(made) else made)
     except (InvalidInput, NotOffered):
         raise
     except (Exception, SystemExit) as error:
-        raise ModelFailed(f"model {path!r} could not be made: {type(error).__name__}: {error}") from error
+        raise ModelFailed(f"model {path!r} could not be made: {describe(error)}") from error
 
 
 def _load_file(path: Path) -> Any:
@@ -156,6 +159,8 @@ class LoadedModel:
             to_json(self.spec.to_dict())
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"the spec of model {spec.name!r} cannot be sent as JSON: {error}") from None
+        #: A digest of the code that the model is made of, as far as it can be found: of the file of its class.
+        self.source = _digest_source(type(model))
         self._streams = BlockStreams()
 
     def log_density(self, x: FloatArray, params: FloatArray) -> FloatArray:
@@ -174,13 +179,14 @@ class LoadedModel:
 
     def log_likelihood_cells(self, x: FloatArray, params: FloatArray, *, gradient: bool = False) -> list[FloatArray]:
         """Sums over blocks of x (n, d) for params (k, p): (k, blocks), and (k, blocks, p) with ``gradient``."""
-        rows = self.spec.block_rows
-        points = []
+        rows, shape = self.spec.block_rows, (len(params), count_blocks(len(x), self.spec.block_rows))
+        sums = [np.empty(shape), np.empty((*shape, self.spec.n_params))][: 1 + gradient]
         with np.errstate(invalid="ignore", over="ignore"):  # infinities are passed on, see the rule for them
-            for point in params:  # summed at once, since a model may use its arrays again
+            for nth, point in enumerate(params):  # summed at once, since a model may use its arrays again
                 rows_of_point = self.log_density_gradient(x, point) if gradient else [self.log_density(x, point)]
-                points.append([sum_blocks(array, rows) for array in rows_of_point])
-        return [np.array(column) for column in zip(*points, strict=True)]
+                for target, array in zip(sums, rows_of_point, strict=True):
+                    target[nth] = sum_blocks(array, rows)
+        return sums
 
     def sample(self, first_row: int, n: int, params: FloatArray, seed: int) -> FloatArray:
         """Draws ``first_row`` to ``first_row + n`` of the sequence that ``seed`` names, (n, d) float64.
@@ -234,9 +240,7 @@ class LoadedModel:
         try:
             return function(*arguments)
         except (Exception, SystemExit) as error:
-            raise ModelFailed(
-                f"{method}() of model {self.spec.name!r} raised {type(error).__name__}: {error}"
-            ) from error
+            raise ModelFailed(f"{method}() of model {self.spec.name!r} raised {describe(error)}") from error
 
     def _results(self, method: str, got: Any, n: int, widths: tuple[tuple[int, ...], ...]) -> list[FloatArray]:
         if len(widths) == 1:
@@ -260,12 +264,28 @@ class LoadedModel:
         return array.astype(np.float64)
 
 
+def _digest_source(kind: type) -> str:
+    try:
+        code = Path(inspect.getfile(kind)).read_bytes()
+    except (TypeError, OSError):
+        code = b""  # made in a notebook, or built in
+    return hashlib.sha256(code + kind.__qualname__.encode()).hexdigest()
+
+
 def _equal_runs(params: FloatArray, run: slice) -> Iterator[slice]:
     """The pieces of ``run`` whose rows of ``params`` are equal."""
     rows = params[run]
     changes = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
     edges = [run.start, *(run.start + changes).tolist(), run.stop]
     return (slice(a, b) for a, b in pairwise(edges))
+
+
+def describe(error: BaseException) -> str:
+    """Kind and text of an exception, even of one that cannot say what it is."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__} (whose text cannot be had)"
 
 
 def format_traceback(error: BaseException) -> str:

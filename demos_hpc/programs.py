@@ -18,6 +18,7 @@ from .launch import Launch
 from .messages import Kind, Operation
 from .model import load
 from .transport import LONGEST_WAIT
+from .watchdog import find_rank_and_size
 from .wire import Frame, pack
 from .worker import Worker
 
@@ -53,6 +54,11 @@ def connect(name: str | None = None, *, identical: bool = False) -> RemoteModel:
     ModelNotFound, ModelFailed
         Where the server could not load its model.
     """
+    if not _running and find_rank_and_size() is not None:
+        raise LaunchError(
+            f"this rank was started as `python {Path(sys.argv[0]).name}`, and has no part in the launch: start it as"
+            f" `python -m demos_hpc {Path(sys.argv[0]).name}`"
+        )
     if not _running:
         raise LaunchError(
             "this process is not part of a launch: start it by `demos-hpc run MODEL -- analysis.py`, or by hand"
@@ -78,7 +84,8 @@ def serve(model: str, config: Config) -> None:
                 dispatcher.add_worker(link)
             for link in launch.clients:
                 dispatcher.add_client(link, launch.user_of(link))
-            dispatcher.serve(lambda: dispatcher.n_clients == 0)
+            if busy := dispatcher.serve(lambda: dispatcher.n_clients == 0):
+                launch.abort(f"{', '.join(busy)} still computed what nobody waited for, and was ended", 0)
         else:
             worker = Worker(launch.name, launch.port, launch.servers[0])
             worker.offer(lambda: load(model), describe_arithmetic())

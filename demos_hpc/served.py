@@ -31,9 +31,11 @@ class Statistics:
 class Served:
     """One model; ``defaults`` are the server-side parameters (p,), nan where there is none."""
 
-    def __init__(self, handle: int, spec: ModelSpec, max_request_bytes: int) -> None:
+    def __init__(self, handle: int, spec: ModelSpec, source: str, max_request_bytes: int) -> None:
         self.handle = handle
         self.spec = spec
+        #: A digest of its code.
+        self.source = source
         self.defaults: FloatArray = spec.defaults
         self.revision = 1
         self.workers = 0
@@ -81,6 +83,7 @@ class Served:
         values = zip(self.spec.param_names, self.defaults.tolist(), strict=True)
         return {
             "handle": self.handle,
+            "source": self.source,
             "spec": self.spec.to_dict(),
             "revision": self.revision,
             "params": {name: None if math.isnan(value) else value for name, value in values},

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -197,7 +198,9 @@ class ModelSpec:
         changed = params.copy()
         for name, value in changes.items():
             index = self.param_names.index(name)
-            is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            if isinstance(value, np.integer | np.floating):
+                value = float(value)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not -sys.float_info.max <= value <= sys.float_info.max:
                 raise InvalidInput(f"parameter {name!r} is {value!r}; it is a finite number")
             if not self.lower[index] <= value <= self.upper[index]:
@@ -250,8 +253,8 @@ def _check_range(column: Parameter | Observable) -> None:
         if value is None:
             continue
         try:
-            number = float(value)
-        except (TypeError, ValueError):
+            number = float(value if isinstance(value, Real) else "")
+        except (ValueError, OverflowError):
             raise InvalidInput(f"{column.name!r}: {name} is {value!r}; it is a number") from None
         if not math.isfinite(number):
             raise InvalidInput(f"{column.name!r}: {name} is {value}; leave it out where there is none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -332,7 +333,9 @@ class Submit:
         part_rows = 0
         if n_rows > spec.block_rows:
             part_rows = self._count_part_rows(arrays[:n_per_row])
-            self._check_size(arrays)
+            self._check_size(sum(array.nbytes for array in arrays), "request")
+            if outs is None:
+                outs = self._make_room(n_units, widths)
         return self._connection.start(
             operation,
             arrays,
@@ -356,11 +359,19 @@ class Submit:
         block = self.spec.block_rows
         return block * max(1, PIECE_BYTES // (row_bytes * block)) if row_bytes else 0
 
-    def _check_size(self, arrays: list[Array]) -> None:
-        size = sum(array.nbytes for array in arrays)
-        if size > self._max_request_bytes:
-            most = self._max_request_bytes
-            raise TooLarge(f"a request of {size} bytes; this server takes {most}: split the request")
+    def _make_room(self, n_units: int, widths: tuple[tuple[int, ...], ...]) -> list[FloatArray]:
+        """The arrays of a large answer, before it is asked for: there may be no memory for it."""
+        size = 8 * n_units * sum(math.prod(width) for width in widths)
+        self._check_size(size, "answer")
+        try:
+            return [np.empty((n_units, *width)) for width in widths]
+        except (MemoryError, ValueError):
+            raise TooLarge(f"there is no memory for an answer of {size} bytes: ask for less at a time") from None
+
+    def _check_size(self, size: int, what: str) -> None:
+        most = self._max_request_bytes
+        if size > most:
+            raise TooLarge(f"a {what} of {size} bytes; this server takes {most}: ask for less at a time")
 
 
 def _scatter(

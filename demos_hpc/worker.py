@@ -34,8 +34,8 @@ class Worker:
     def offer(self, make_model: Callable[[], LoadedModel], fingerprint: str) -> None:
         """Loads the model and tells the dispatcher what it is, or why there is none."""
         try:
-            self._model = make_model()
-            offer = Offer(self.name, fingerprint, spec=self._model.spec.to_dict())
+            model = self._model = make_model()
+            offer = Offer(self.name, fingerprint, model.source, spec=model.spec.to_dict())
         except DemosError as error:
             trace = format_traceback(error) if error.__cause__ else ""
             offer = Offer(self.name, fingerprint, failure=Failure.of(error, trace).to_dict())

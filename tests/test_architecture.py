@@ -25,12 +25,12 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model", "cost", "quadrature", "starter"),
     "3 brain": (
-        "pool", "scheduler", "plan", "served", "catalog", "relay", "arguments", "differences", "future", "desk",
+        "pool", "scheduler", "plan", "served", "relay", "arguments", "differences", "future", "desk",
         "adapters",
     ),
     "4 transport": (
         "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi", "calls",
-        "refusals",
+        "refusals", "catalog",
     ),
     "5 worker and client": ("worker", "connection", "submit", "likelihood", "samplers", "client", "launch"),
     "6 dispatcher": ("dispatcher",),

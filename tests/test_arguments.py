@@ -73,7 +73,7 @@ def test_the_remedy_for_a_row_or_a_column_is_named() -> None:
     ids=["text", "nothing", "complex", "bool", "objects", "bytes"],
 )
 def test_what_is_no_number_is_refused(values: Any) -> None:
-    with pytest.raises(InvalidInput, match="x has dtype .*; it takes numbers, sent as float64"):
+    with pytest.raises(InvalidInput, match=r"x has dtype .*; it takes numbers, sent as float64"):
         read_rows(values, "x", 2, SPEC)
 
 

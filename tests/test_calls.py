@@ -17,6 +17,7 @@ from demos_hpc.events import Part, SendPart
 from demos_hpc.messages import Flag, Kind, Operation
 from demos_hpc.model import LoadedModel
 from demos_hpc.served import Served
+from demos_hpc.spec import ModelSpec, Observable, Output, Parameter
 from demos_hpc.testing import Gaussian, LinearGaussian
 from demos_hpc.transport.loopback import LoopbackLink
 from demos_hpc.wire import Frame, Packed, pack, read_header, split
@@ -47,7 +48,7 @@ def receive(packed: Packed) -> Frame:
 
 def make_call(operation: Operation, arrays: list[Any], *, spec: Any = SPEC, link: Any = CLIENT, **fields: int) -> Call:
     frame = receive(make_request(operation, arrays, **fields))
-    served = Served(1, spec, 2**40)
+    served = Served(1, spec, "", 2**40)
     return Call(link, frame, served.plan(frame), served.defaults, served.revision)
 
 
@@ -142,7 +143,7 @@ def test_a_request_in_parts_is_worked_on_part_by_part(data: st.DataObject) -> No
 def test_a_part_that_does_not_come_next_is_refused() -> None:
     call = make_call(Operation.LOG_DENSITY, [X[:20], POINT], n_rows=50)
     for first, arrays in ((21, [X[:20]]), (20, [X[:19]]), (20, [X[:20], X[:20]]), (20, [X[:20, :1]]), (20, [])):
-        with pytest.raises(InvalidInput, match="row 20 with arrays .* comes next"):
+        with pytest.raises(InvalidInput, match=r"row 20 with arrays .* comes next"):
             call.add(receive(pack(Kind.ROWS, arrays, first_row=first)))
     with pytest.raises(InvalidInput, match="not all float64"):
         call.add(receive(pack(Kind.ROWS, [X[:20].astype(np.float32)], first_row=20)))
@@ -214,3 +215,41 @@ def test_rows_that_depend_on_one_another_are_never_merged() -> None:
     assert make_call(Operation.LOG_DENSITY, [X[:5], POINT]).plan.merge_key(1) is not None
     assert make_call(Operation.SAMPLE, [POINT], n_rows=5).plan.merge_key(1) is None
     assert make_call(Operation.LOG_LIKELIHOOD, [X[:5], POINT[np.newaxis]]).plan.merge_key(1) is None
+
+
+def make_spec(p: int, q: int) -> ModelSpec:
+    return ModelSpec(
+        name="wide",
+        parameters=tuple(Parameter(f"p{i}", default=float(i)) for i in range(p)),
+        observables=(Observable("x"),),
+        outputs=tuple(Output(f"y{i}") for i in range(q)),
+        operations=("log_density", "log_density_gradient", "evaluate"),
+    )
+
+
+@pytest.mark.parametrize(("q", "rows", "merges"), [(3000, 1, False), (1024, 1, True), (1025, 1, False), (16, 64, True)])
+def test_evaluations_with_large_answers_are_never_merged(q: int, rows: int, merges: bool) -> None:
+    call = make_call(Operation.EVALUATE, [np.ones((rows, 2))], spec=make_spec(2, q))
+    assert (call.plan.merge_key(1) is not None) == merges
+
+
+def test_gradients_with_large_answers_are_never_merged() -> None:
+    spec, x, point = make_spec(100, 1), np.ones((64, 1)), np.ones(100)
+    for rows, merges in ((1, True), (10, True), (11, False), (64, False)):
+        call = make_call(Operation.LOG_DENSITY_GRADIENT, [x[:rows], point], spec=spec)
+        assert (call.plan.merge_key(1) is not None) == merges
+    assert make_call(Operation.LOG_DENSITY, [x, point], spec=spec).plan.merge_key(1) is not None
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("params", ["point", "rows", "none"])
+def test_requests_without_any_parameters_are_merged(rows: int, params: str) -> None:
+    own = {"point": [np.empty(0)], "rows": [np.empty((rows, 0))], "none": []}[params]
+    calls = [
+        make_call(Operation.LOG_DENSITY, [X[nth * rows : (nth + 1) * rows, :1], *own], spec=make_spec(0, 1))
+        for nth in range(3)
+    ]
+    chunk = receive(Batch(WORKER, calls, [Part(nth, 0, rows) for nth in range(3)]).pack(99))
+    x, point = chunk.arrays
+    np.testing.assert_array_equal(x, X[: 3 * rows, :1])
+    assert point.shape in ((0,), (3 * rows, 0))

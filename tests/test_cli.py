@@ -114,7 +114,7 @@ def test_json_of_anything() -> None:
         ("no.py:Model", "model file 'no.py' does not exist"),
         ("no_such_module:Model", "there is no module 'no_such_module'"),
         ("demos_hpc.testing:Nobody", "has no 'Nobody'"),
-        (f"{ODD}:Nobody", "it has DensityOnly"),
+        (f"{ODD}:Nobody", "it has Gaussian, DensityOnly"),
         ("neutrino", "short name of a model that comes with demos-hpc: nu_atm"),
     ],
 )
@@ -626,7 +626,7 @@ def test_run_inside_an_allocation(
 def test_errors_of_a_call_over_mpi_are_one_line(demos: Callable[..., Launched]) -> None:
     launched = demos("call", GAUSSIAN, "sample", "--n", "-1", "--workers", "1")
     assert (launched.code, launched.out) == (1, "")
-    assert launched.err.strip() == "demos-hpc: n is -1; it is a number of draws, an int >= 0"
+    assert launched.err.strip() == "demos-hpc: n is -1; it is a number of draws, an int from 0 to 2**63 - 1"
 
 
 def test_launcher_that_is_insisted_on(demos: Callable[..., Launched]) -> None:

@@ -93,6 +93,13 @@ def test_changed_refuses_as_load_does(values: dict[str, Any]) -> None:
         Config().changed(**values)
 
 
+@pytest.mark.parametrize("name", ["window_bytes", "max_queued_requests"])
+def test_what_would_keep_everything_from_being_sent_is_refused(name: str) -> None:
+    for make in (lambda: Config(**{name: 0}), lambda: Config.load({f"DEMOS_{name.upper()}": "0"})):  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match=f"setting {name} is 0; nothing could ever be sent: give a number > 0"):
+            make()
+
+
 def test_changed_is_a_copy() -> None:
     config = Config()
     assert config.changed(timeout=1).timeout == 1.0

@@ -7,18 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demos_hpc.differences import combine, make_stencil
+from demos_hpc.differences import RELATIVE_STEP, combine, make_stencil
 
 
-def differentiate(function: Any, points: Any, lower: Any = None, upper: Any = None) -> Any:
-    stencil, steps = make_stencil(points, lower, upper)
+def stencil_of(points: Any, lower: Any = -np.inf, upper: Any = np.inf, scales: Any = 0.0) -> Any:
+    columns = (np.broadcast_to(np.asarray(column, float), points.shape[1]) for column in (lower, upper, scales))
+    return make_stencil(points, *columns)
+
+
+def differentiate(function: Any, points: Any, lower: Any = -np.inf, upper: Any = np.inf, scales: Any = 0.0) -> Any:
+    stencil, steps = stencil_of(points, lower, upper, scales)
     n, k = points.shape
     return combine(function(stencil).reshape(1 + 2 * k, n), steps)
 
 
 def test_the_stencil_has_the_points_first_then_both_sides_of_each_coordinate() -> None:
     points = np.array([[1.0, -2.0, 0.0], [4.0, 5.0, 6.0]])
-    stencil, steps = make_stencil(points)
+    stencil, steps = stencil_of(points)
     assert stencil.shape == (14, 3)
     assert steps.shape == (2, 2, 3)
     np.testing.assert_array_equal(stencil[:2], points)
@@ -77,3 +82,26 @@ def test_points_without_memory_of_their_own_are_left_alone() -> None:
     points = np.broadcast_to(np.array([1.0, 2.0]), (5, 2))
     _, gradient = differentiate(lambda p: p.sum(axis=1), points)
     np.testing.assert_allclose(gradient, 1.0, rtol=1e-8)
+
+
+def test_steps_are_as_large_as_the_coordinates_and_no_smaller_than_their_scales_ask_for() -> None:
+    points = np.array([[3e-12, -5.0, 0.0, 0.0, 1e-20]])
+    _, steps = stencil_of(points, scales=[1e-12, 1.0, 1e-12, 0.0, 2.0])
+    expected = RELATIVE_STEP * np.array([3e-12, 5.0, 1e-15, 1.0, 2e-3])
+    for side in steps:
+        np.testing.assert_allclose(side[0], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("at", [1e-12, 3e-12, 0.0])
+def test_a_coordinate_of_tiny_size_is_differentiated_in_its_own_units(at: float) -> None:
+    _, gradient = differentiate(lambda p: np.exp(p[:, 0] / 1e-12), np.array([[at]]), scales=1e-12)
+    np.testing.assert_allclose(gradient, [[1e12 * np.exp(at / 1e-12)]], rtol=1e-6)
+
+
+def test_at_both_ends_of_a_support_nobody_looks_outside() -> None:
+    lower, upper = np.array([0.0]), np.array([1.0])
+    points = np.array([[0.0], [1.0], [0.5]])
+    stencil, steps = stencil_of(points, lower, upper, upper - lower)
+    assert stencil.min() == 0.0
+    assert stencil.max() == 1.0
+    assert (steps[:, :, 0] > 0).tolist() == [[True, False, True], [False, True, True]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from odd_models import Line
 from service import Peer, Service, make_request, read_error
 
+from demos_hpc.calls import Batch
 from demos_hpc.config import Config
-from demos_hpc.errors import BadFrame, DemosError, InvalidInput, NotOffered, Status
+from demos_hpc.errors import BadFrame, DemosError, InternalError, InvalidInput, ModelFailed, NotOffered, Status
 from demos_hpc.messages import Array, Flag, Kind, Offer, Operation, from_json, to_json
-from demos_hpc.testing import Gaussian
+from demos_hpc.testing import FakeClock, Gaussian
 from demos_hpc.wire import DTYPES, HEADER_BYTES, INLINE_BYTES, Packed, join, pack, read_header
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=150)
@@ -301,7 +303,7 @@ def test_a_worker_that_offers_nonsense_is_no_worker(capfd: pytest.CaptureFixture
         [({"name": "a b"}, None), ({"parameters": 3}, None), ({"name": 5}, None), (None, {"status": 3})]
     ):
         worker = service.add_false_worker()
-        worker.send(pack(Kind.HELLO, [to_json(Offer(f"worker {nth}", "", spec, failure).to_dict())]))
+        worker.send(pack(Kind.HELLO, [to_json(Offer(f"worker {nth}", "", spec=spec, failure=failure).to_dict())]))
         service.dispatcher.step()
     assert_serves(service)
     assert "serves nothing" in capfd.readouterr().err
@@ -309,7 +311,8 @@ def test_a_worker_that_offers_nonsense_is_no_worker(capfd: pytest.CaptureFixture
 
 def offer(worker: Peer, service: Service) -> None:
     spec = {**MODEL.spec.to_dict(), "operations": service.workers[0]._model.spec.operations}  # type: ignore[union-attr]
-    worker.send(pack(Kind.HELLO, [to_json(Offer("false", "", spec).to_dict())]))
+    source = service.workers[0]._model.source  # type: ignore[union-attr]
+    worker.send(pack(Kind.HELLO, [to_json(Offer("false", "", source, spec).to_dict())]))
     service.dispatcher.step()
 
 
@@ -336,9 +339,9 @@ RESULTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_result_that_is_none_fails_its_requests_and_no_others(name: str, merged: bool) -> None:
     service = Service(MODEL, n_offers=2)
-    client = service.connect("gaussian")
     false = service.add_false_worker()
     offer(false, service)
+    client = service.connect("gaussian")
     honest, service.workers = service.workers, []
     service.dispatcher.lose(honest[0]._link._peer)  # type: ignore[attr-defined]
     size = 1 if merged else 4
@@ -366,6 +369,120 @@ def test_results_that_nobody_waits_for_are_dropped() -> None:
         false.send(pack(Kind.RESULT, [np.zeros(1)], id=id_, n_rows=1))
     service.dispatcher.lose(false.there)
     assert_serves(service)
+
+
+# ---- workers that are lost -----------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_lost_before_its_offer_keeps_nobody_waiting() -> None:
+    service = Service(workers=0, n_offers=1)
+    peer, false = service.add_peer(), service.add_false_worker()
+    peer.send(make_request(Operation.METADATA))
+    service.dispatcher.step()
+    assert peer.receive() == []
+    service.dispatcher.lose(false.there)
+    service.dispatcher.step()
+    (frame,) = peer.receive()
+    error = read_error(frame)
+    assert isinstance(error, ModelFailed)
+    assert "peer was lost before it said what it serves" in str(error)
+
+
+def test_a_worker_that_is_lost_is_not_counted_any_more() -> None:
+    service = Service(MODEL, workers=3)
+    client = service.connect()
+    counts = [client.metadata()["workers"]]
+    for worker in service.workers[:2]:
+        for _ in range(2):  # once is enough
+            service.dispatcher.lose(worker._link._peer)  # type: ignore[attr-defined]
+        counts.append(client.metadata()["workers"])
+    assert counts == [3, 2, 1]
+    service.workers = service.workers[2:]
+    assert_serves(service)
+
+
+def test_a_worker_that_was_given_up_is_told_of_the_end(capfd: pytest.CaptureFixture[str]) -> None:
+    clock = FakeClock()
+    service = Service(MODEL, workers=2, clock=clock, config=Config(chunk_timeout=60.0))
+    client = service.connect()
+    future = client.submit.log_density(X[:4], POINT)
+    service.dispatcher.step()
+    (stuck,) = [w for w in service.workers if w._port._arrived]  # type: ignore[attr-defined]
+    service.workers.remove(stuck)
+    clock.advance(61.0)
+    np.testing.assert_array_equal(future.result(), TRUTH[:4])
+    assert client.metadata()["workers"] == 1
+    service.dispatcher.serve(lambda: True)
+    arrived = [frame.header.kind for _, frame in stuck._port._arrived]  # type: ignore[attr-defined]
+    assert arrived.count(Kind.END) == 1
+    assert arrived[-1] == Kind.END
+    stuck.serve()  # ends
+    assert "is given up" in capfd.readouterr().err
+
+
+# ---- defects of our own --------------------------------------------------------------------------------------
+
+
+def break_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The next call of this method of `Batch` raises, those after it do not."""
+    method, broken = getattr(Batch, name), [True]
+
+    def call(self: Batch, *arguments: Any) -> Any:
+        if broken:
+            broken.clear()
+            raise ZeroDivisionError("a defect")
+        return method(self, *arguments)
+
+    monkeypatch.setattr(Batch, name, call)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("pack", "could not put chunk [0-9]+ together"), ("answer", "could not pass the answer on")],
+)
+@pytest.mark.parametrize("n", [1, 10], ids=["one request", "merged"])
+def test_a_defect_costs_the_requests_of_its_chunk_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str, message: str, n: int
+) -> None:
+    service = Service(MODEL)
+    client, other = service.connect(), service.connect(user="bob")
+    break_once(monkeypatch, name)
+    lost = [client.submit.log_density(X[:1], POINT) for _ in range(n)]
+    safe = other.submit.log_density(X, POINT)
+    np.testing.assert_array_equal(safe.result(), TRUTH)
+    errors = [future.exception() for future in lost]
+    failed = [error for error in errors if error is not None]
+    assert failed
+    for error in failed:
+        assert isinstance(error, InternalError)
+        assert re.search(message, str(error))
+    for future, error in zip(lost, errors, strict=True):
+        if error is None:
+            assert future.result().tolist() == TRUTH[:1].tolist()
+    err = capfd.readouterr().err
+    assert err.count("ZeroDivisionError: a defect") == 1
+    assert "0 requests, 0 chunks" in repr(service.dispatcher._scheduler)
+    assert service.dispatcher._batches == service.dispatcher._calls == {}
+    assert_serves(service)
+
+
+@pytest.mark.parametrize("name", ["pack", "answer"])
+def test_a_defect_in_one_chunk_of_many_ends_the_request_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    service = Service(MODEL, workers=2, config=Config(chunk_seconds=1e-9))
+    peer = service.add_peer()
+    break_once(monkeypatch, name)
+    frames = peer.ask(make_request(Operation.LOG_DENSITY, [X, POINT]))
+    for _ in range(200):
+        service.turn()
+        frames += peer.receive()
+    final = [frame for frame in frames if frame.header.flags & Flag.FINAL]
+    assert len(final) == 1
+    assert isinstance(read_error(final[0]), InternalError)
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert service.dispatcher._batches == service.dispatcher._calls == {}
+    assert_serves(service, peer)
 
 
 # ---- anything at all -----------------------------------------------------------------------------------------

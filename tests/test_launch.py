@@ -307,7 +307,7 @@ def test_an_analysis_without_our_launcher_is_told_how(launch: Launch, write_scri
     script = write_script("from mpi4py import MPI\n" + CONNECT.replace("\n    ", "\n"))
     done = launch(serve(GAUSSIAN), plain(script), roll_call_timeout=ROLL_CALL, deadline=50)
     assert done.code not in (0, -9), done.text
-    assert "this process is not part of a launch: start it by `demos-hpc run MODEL -- analysis.py`" in done.err
+    assert "has no part in the launch: start it as `python -m demos_hpc analysis.py`" in done.err
 
 
 def test_a_program_with_an_mpi_of_its_own_is_named(launch: Launch, write_script: Write) -> None:
@@ -328,7 +328,7 @@ def test_a_program_with_an_mpi_of_its_own_is_named(launch: Launch, write_script:
 def test_a_program_without_mpi_is_told_how(launch: Launch, write_script: Write) -> None:
     done = launch(serve(GAUSSIAN), plain(write_script(CONNECT)), roll_call_timeout=ROLL_CALL, deadline=50)
     assert done.code not in (0, -9), done.text
-    assert "this process is not part of a launch: start it by `demos-hpc run MODEL -- analysis.py`" in done.err
+    assert "has no part in the launch: start it as `python -m demos_hpc analysis.py`" in done.err
 
 
 def test_the_server_must_come_first(launch: Launch, write_script: Write) -> None:

@@ -56,7 +56,7 @@ def test_a_message_is_the_senders_again_once_it_is_sent() -> None:
 def test_a_bad_frame_is_the_receivers_concern(head: bytearray, error: type[Exception]) -> None:
     mine, theirs = LoopbackPort(), LoopbackPort()
     there, here = make_pair(mine, theirs, ("a", "b"))
-    there.send(Packed(join([pack(Kind.CANCEL, id=1).head, head]), ()))
+    there.send(Packed(pack(Kind.CANCEL, id=1).head + head, ()))
     good, bad = theirs.receive()
     assert isinstance(good[1], Frame)
     assert bad[0] is here

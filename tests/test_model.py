@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,12 @@ number = 5
 """
 
 
+@pytest.fixture(autouse=True)
+def keep_the_path_of_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a file adds its directory, so that its methods may import later."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     (tmp_path / "beside_the_model.py").write_text("", encoding="utf-8")
@@ -46,18 +55,61 @@ def test_a_class_of_a_module() -> None:
     assert load("demos_hpc.testing:Gaussian").spec.name == "gaussian"
 
 
-def test_the_path_of_imports_is_as_before(file: Path) -> None:
-    import sys
+LATE = """
+from demos_hpc.testing import Gaussian
 
-    before = list(sys.path)
-    load(f"{file}:Model")
-    assert sys.path == before
+class Model(Gaussian):
+    def evaluate(self, params):
+        import found_late_beside_the_model
+        return params * found_late_beside_the_model.FACTOR
+"""
+
+
+def test_a_method_may_import_the_files_beside_its_model(tmp_path: Path) -> None:
+    (tmp_path / "found_late_beside_the_model.py").write_text("FACTOR = 3.0\n", encoding="utf-8")
+    (tmp_path / "late.py").write_text(LATE, encoding="utf-8")
+    assert load(f"{tmp_path / 'late.py'}:Model").evaluate(np.array([[1.0, 2.0]])).tolist() == [[3.0, 6.0]]
+
+
+def test_a_model_file_does_not_replace_the_module_of_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "random.py"
+    path.write_text("import random\nfrom demos_hpc.testing import Gaussian\nrandom.Random(1)\n", encoding="utf-8")
+    load(f"{path}:Gaussian")
+    assert sys.modules["random"] is random
+    assert importlib.import_module("random").Random(1).random() == random.Random(1).random()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import sys\nsys.exit(3)", "could not be imported: SystemExit: 3"),
+        (
+            "import sys\nclass Model:\n    def __init__(self):\n        sys.exit('no')",
+            "could not be made: SystemExit: no",
+        ),
+    ],
+    ids=["import", "constructor"],
+)
+def test_a_model_that_would_end_the_process_only_fails(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "leaving.py"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ModelFailed, match=message):
+        load(f"{path}:Model")
+
+
+@pytest.mark.parametrize("note", [np.ones(3), np.float64("nan"), float("inf"), {1, 2}], ids=repr)
+@pytest.mark.parametrize("name", ["notes", "resources"])
+def test_what_cannot_travel_as_json_is_refused_at_load(name: str, note: Any) -> None:
+    model = Gaussian()
+    object.__setattr__(model.spec, name, {"value": [note]})
+    with pytest.raises(InvalidInput, match="the spec of model 'gaussian' cannot be sent as JSON"):
+        LoadedModel(model)
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("{}:Nothing", "has no 'Nothing'; it has Model, instance|has no 'Nothing'; it has Gaussian, Model, instance"),
+        ("{}:Nothing", "a_model_file.py has no 'Nothing'; it has Gaussian, Model, instance$"),
         ("{}", "write file.py:Class or package.module:Class"),
         ("{}:", "write file.py:Class"),
         ("nowhere/{}:Model", "model file 'nowhere//.*' does not exist"),
@@ -150,6 +202,33 @@ def test_cells_have_the_same_bits_wherever_their_block_stands() -> None:
     part, slopes = model.log_likelihood_cells(X[16:], POINT[np.newaxis], gradient=True)
     np.testing.assert_array_equal(part, value[:, 2:])
     np.testing.assert_array_equal(slopes, gradient[:, 2:])
+
+
+class Thrifty(Gaussian):
+    """Writes every answer into the same arrays."""
+
+    def __init__(self) -> None:
+        super().__init__(block_rows=8)
+        self.value, self.gradient = np.empty(50), np.empty((50, 2))
+
+    def log_density(self, x: Any, params: Any) -> Any:
+        self.value[:] = super().log_density(x, params)
+        return self.value
+
+    def log_density_gradient(self, x: Any, params: Any) -> Any:
+        self.gradient[:] = super().log_density_gradient(x, params)[1]
+        return self.log_density(x, params), self.gradient
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_model_may_use_its_output_arrays_again(gradient: bool) -> None:
+    points = np.array([[0.5, 2.0], [0.0, 1.0], [-1.0, 3.0]])
+    cells = LoadedModel(Thrifty()).log_likelihood_cells(X, points, gradient=gradient)
+    expected = LoadedModel(Gaussian(block_rows=8)).log_likelihood_cells(X, points, gradient=gradient)
+    assert len(cells) == 1 + gradient
+    for got, wanted in zip(cells, expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert (cells[0][0] != cells[0][1]).all()
 
 
 def test_the_models_own_traceback_is_shown() -> None:

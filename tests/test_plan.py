@@ -140,7 +140,7 @@ def test_likelihoods_past_two_to_the_31_cells() -> None:
 
 
 def test_payloads_past_two_gib_are_weighed_in_python_integers() -> None:
-    served = Served(1, SPEC, max_request_bytes=2**40)
+    served = Served(1, SPEC, "", max_request_bytes=2**40)
     frame = announce(Operation.LOG_DENSITY, HUGE, (131_072, 2), (2,))
     assert served.plan(frame).units == HUGE
     with pytest.raises(TooLarge, match=rf"a request of {HUGE * 10} rows, about \d{{13}} bytes"):
@@ -175,7 +175,7 @@ class FakeFrame(Frame):
 def test_rows_are_selected_beyond_two_to_the_31() -> None:
     rows = 2**32 + 100
     frame = announce(Operation.LOG_DENSITY, rows, (rows, 2), (2,))
-    made = Served(1, SPEC, 2**63).plan(frame)
+    made = Served(1, SPEC, "", 2**63).plan(frame)
     call = Call(LoopbackLink("client"), FakeFrame(frame, [fake_rows(rows, 2), np.ones(2)]), made, None, 1)
     first, count, arrays = call.select(Part(1, 2**32 + 90, 10))
     assert (first, count) == (2**32 + 90, 10)
@@ -186,7 +186,7 @@ def test_rows_are_selected_beyond_two_to_the_31() -> None:
 def test_parts_are_put_in_their_place_beyond_two_to_the_31() -> None:
     part = 2**31
     frame = announce(Operation.LOG_DENSITY, 3 * part + 5, (part, 2), (part, 2))
-    made = Served(1, SPEC, 2**63).plan(frame)
+    made = Served(1, SPEC, "", 2**63).plan(frame)
     call = Call(LoopbackLink("client"), FakeFrame(frame, [fake_rows(part, 2), fake_rows(part, 2)]), made, None, 1)
     for nth, rows in enumerate((part, part, 5), start=1):
         head = announce(Operation.LOG_DENSITY, rows, (rows, 2), (rows, 2))
@@ -245,7 +245,7 @@ def test_the_scheduler_hands_out_more_than_two_to_the_31_units_once_each() -> No
         (Operation.LOG_LIKELIHOOD, 3, [(3, 2), (0, 2)], r"log_likelihood takes \(m, p\), m > 0"),
         (Operation.LOG_DENSITY, 3, [(5, 2), (2,)], "a first part of 5 rows of 3"),
         (Operation.LOG_LIKELIHOOD, 9000, [(1000, 2), (1, 2)], "parts are whole blocks of 1024"),
-        (Operation.LOG_LIKELIHOOD, 9000, [(1024, 2), (1, 2)], "runs over blocks first"),
+        (Operation.LOG_LIKELIHOOD, 9000, [(1024, 2), (1, 2)], "is block-major"),
     ],
 )
 def test_requests_that_do_not_fit_the_model(

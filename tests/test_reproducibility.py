@@ -106,7 +106,7 @@ def test_a_worker_lost_half_way_changes_nothing(name: str) -> None:
 
 
 def test_likelihoods_in_parts_have_the_bits_of_those_in_one() -> None:
-    """A large request runs over blocks first, a small one over points: the sums are the same."""
+    """The cells of a large request are block-major, of a small one point-major: the sums are the same."""
     model = Gaussian(d=2)
     x = np.random.default_rng(4).normal(size=(600_000, 2))  # 9.6 MB: three parts
     points = np.array([[0.3, 1.7], [0.0, 1.0], [1.0, 0.5]])

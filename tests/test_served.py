@@ -29,7 +29,7 @@ def frame(operation: Operation, arrays: list[Any], **fields: int) -> Frame:
 
 
 def test_plans_of_requests_that_look_alike_are_made_once() -> None:
-    served = Served(1, SPEC, 2**40)
+    served = Served(1, SPEC, "", 2**40)
     first = served.plan(frame(Operation.LOG_DENSITY, [X, POINT], id=1))
     assert served.plan(frame(Operation.LOG_DENSITY, [X + 1, POINT], id=2, seed=7)) is first
     for other in (
@@ -44,14 +44,14 @@ def test_plans_of_requests_that_look_alike_are_made_once() -> None:
 
 def test_not_all_plans_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served_module, "KEPT_PLANS", 3)
-    served = Served(1, SPEC, 2**40)
+    served = Served(1, SPEC, "", 2**40)
     for n in range(1, 20):
         assert served.plan(frame(Operation.SAMPLE, [POINT], n_rows=n)).rows == n
     assert len(served._plans) <= 3
 
 
 def test_a_frame_that_only_looks_like_an_earlier_one_is_found_out() -> None:
-    served = Served(1, SPEC, 2**40)
+    served = Served(1, SPEC, "", 2**40)
     good = frame(Operation.LOG_DENSITY, [X, POINT])
     served.plan(good)
     bad = Frame(good.header._replace(payload=good.header.payload - 8), good.buffer)
@@ -62,7 +62,7 @@ def test_a_frame_that_only_looks_like_an_earlier_one_is_found_out() -> None:
 
 
 def test_a_request_over_the_limit_is_refused_every_time() -> None:
-    served = Served(1, SPEC, 100)
+    served = Served(1, SPEC, "", 100)
     for _ in range(2):
         with pytest.raises(TooLarge, match="this server takes 100 "):
             served.plan(frame(Operation.LOG_DENSITY, [np.zeros((50, 1)), POINT]))
@@ -70,7 +70,7 @@ def test_a_request_over_the_limit_is_refused_every_time() -> None:
 
 
 def test_defaults_and_their_revision() -> None:
-    served = Served(1, SPEC, 2**40)
+    served = Served(1, SPEC, "", 2**40)
     before = served.defaults
     served.set_params({"mu": 3.0})
     assert (served.revision, served.defaults.tolist(), before.tolist()) == (2, [3.0, 1.0], [0.0, 1.0])
@@ -81,7 +81,7 @@ def test_defaults_and_their_revision() -> None:
 
 def test_defaults_that_are_missing_are_missed_every_time() -> None:
     spec = ModelSpec(name="m", parameters=({"name": "a"},), outputs=({"name": "y"},))  # type: ignore[arg-type]
-    served = Served(1, spec.with_operations(["evaluate"]), 2**40)
+    served = Served(1, spec.with_operations(["evaluate"]), "", 2**40)
     for _ in range(2):
         with pytest.raises(InvalidInput, match="has no default for a"):
             served.plan(frame(Operation.EVALUATE, []))
@@ -92,7 +92,7 @@ def test_defaults_that_are_missing_are_missed_every_time() -> None:
 
 
 def test_the_description_is_json() -> None:
-    served = Served(3, SPEC, 2**40)
+    served = Served(3, SPEC, "", 2**40)
     described = json.loads(json.dumps(served.describe(), allow_nan=False))
     assert described["handle"] == 3
     assert described["params"] == {"mu": 0.0, "sigma": 1.0}

@@ -12,7 +12,7 @@ import pytest
 
 from demos_hpc.errors import InvalidInput
 from demos_hpc.messages import Operation
-from demos_hpc.spec import ModelSpec, Observable, Output, Parameter
+from demos_hpc.spec import GRADIENT_X, ModelSpec, Observable, Output, Parameter
 
 SPEC = ModelSpec(
     name="rates",
@@ -79,12 +79,12 @@ def test_it_is_frozen() -> None:
         ({"block_rows": 2**21}, "block_rows is 2097152"),
         ({"parameters": [{"name": "a"}, {"name": "a"}]}, r"parameters \['a', 'a'\] are not all different"),
         ({"observables": [{"name": "a"}, {"name": "a"}]}, "observables .* not all different"),
-        ({"parameters": [{"name": "a", "lower": 2, "upper": 1}]}, "lower 2 is not below upper 1"),
+        ({"parameters": [{"name": "a", "lower": 2, "upper": 1}]}, r"lower 2\.0 is not below upper 1\.0"),
         ({"parameters": [{"name": "a", "lower": 1, "upper": 1}]}, "is not below"),
-        ({"parameters": [{"name": "a", "default": 5, "upper": 1}]}, "default 5 is outside its bounds"),
+        ({"parameters": [{"name": "a", "default": 5, "upper": 1}]}, r"default 5\.0 is outside its bounds"),
         ({"parameters": [{"name": "a", "lower": float("-inf")}]}, "'a': lower is -inf; leave it out where there is"),
         ({"parameters": [{"name": "a", "default": float("nan")}]}, "'a': default is nan"),
-        ({"observables": [{"name": "x", "lower": 1, "upper": 0}]}, "'x': lower 1 is not below upper 0"),
+        ({"observables": [{"name": "x", "lower": 1, "upper": 0}]}, r"'x': lower 1\.0 is not below upper 0\.0"),
         ({"colour": "red"}, r"unknown entries \['colour'\]"),
         ({"parameters": 3}, "model spec: "),
         ({"parameters": [{"nom": "a"}]}, "model spec: "),
@@ -92,8 +92,11 @@ def test_it_is_frozen() -> None:
         ({"name": 3}, "model spec: "),
         ({"uuid": 3}, "model spec: "),
         ({"block_rows": "100"}, "model spec: "),
-        ({"parameters": [{"name": "a", "lower": "0"}]}, "model spec: "),
-        ({"parameters": [{"name": "a", "lower": 10**400}]}, "model spec: "),
+        ({"parameters": [{"name": "a", "lower": "0"}]}, "'a': lower is '0'; it is a number"),
+        ({"parameters": [{"name": "a", "lower": 10**400}]}, "'a': lower is 10*; it is a number"),
+        ({"parameters": [{"name": "a", "default": [1.0]}]}, r"'a': default is \[1\.0\]; it is a number"),
+        ({"parameters": [{"name": "a", "upper": float("nan")}]}, "'a': upper is nan; leave it out"),
+        ({"observables": [{"name": "x", "lower": float("nan"), "upper": 1}]}, "'x': lower is nan; leave it out"),
     ],
 )
 def test_what_makes_no_sense_is_refused(values: dict[str, Any], message: str) -> None:
@@ -115,11 +118,50 @@ def test_changes_are_made_in_a_copy() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [np.nan, np.inf, -np.inf, 10**400, "1", None, True, [1.0], 1j], ids=lambda v: str(v)[:5]
+    "value", [np.nan, np.inf, -np.inf, 10**400, "1", None, True, [1.0], 1j], ids=lambda v: f"{v}"[:5]
 )
 def test_values_that_are_no_finite_numbers(value: Any) -> None:
-    with pytest.raises(InvalidInput, match="parameter 'c' is .*; it is a finite number"):
+    with pytest.raises(InvalidInput, match=r"parameter 'c' is .*; it is a finite number"):
         SPEC.change(np.zeros(3), {"c": value})
+
+
+@pytest.mark.parametrize("number", [np.int64(1), np.float32(1.0), np.uint8(1), True, 1], ids=lambda v: type(v).__name__)
+def test_numbers_of_numpy_become_floats_and_travel(number: Any) -> None:
+    column = Parameter("a", default=number, lower=number - number, upper=number + number)
+    assert [type(v) for v in (column.default, column.lower, column.upper)] == [float] * 3
+    spec = ModelSpec(name="m", parameters=(column,))
+    back = ModelSpec.from_dict(json.loads(json.dumps(spec.to_dict(), allow_nan=False)))
+    assert back == spec
+    assert back.defaults.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("value", [np.complex128(1), np.bool_(True), np.ones(1)], ids=repr)
+def test_numpy_values_that_are_no_real_numbers(value: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"parameter 'c' is .*; it is a finite number"):
+        SPEC.change(np.zeros(3), {"c": value})
+
+
+def test_scales_are_the_default_or_the_width_of_the_range() -> None:
+    parameters = (
+        Parameter("a", default=-1e-12),
+        Parameter("b", default=0.0, lower=1.0 - 1.0, upper=4.0),
+        Parameter("c", lower=0.0),
+        Parameter("d", default=3.0, lower=0.0, upper=10.0),
+    )
+    observables = (Observable("x", lower=-1.0, upper=1.0), Observable("y", lower=0.0))
+    spec = ModelSpec(name="m", parameters=parameters, observables=observables)
+    assert spec.param_scales.tolist() == [1e-12, 4.0, 0.0, 3.0]
+    assert spec.observable_scales.tolist() == [2.0, 0.0]
+    assert [ends.tolist() for ends in spec.support] == [[-1.0, 0.0], [1.0, np.inf]]
+
+
+def test_the_gradient_with_respect_to_x_is_offered_by_name() -> None:
+    spec = SPEC.with_operations(["log_density_gradient"])
+    assert spec.offers(Operation.LOG_DENSITY_GRADIENT)
+    assert not spec.offers(Operation.LOG_DENSITY_GRADIENT, wrt_x=True)
+    only_x = SPEC.with_operations(["log_density", GRADIENT_X])
+    assert only_x.offers(Operation.LOG_DENSITY_GRADIENT, wrt_x=True)
+    assert not only_x.offers(Operation.LOG_DENSITY_GRADIENT)
 
 
 def test_a_missing_value_is_named() -> None:

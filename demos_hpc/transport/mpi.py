@@ -27,8 +27,8 @@ HEAD, PIECE = 1, 2
 GROUP_TAG, PAIR_TAG = 32001, 16000
 #: Longest sleep while something is under way, seconds.
 NAP = 1e-3
-#: The launch as a whole; a script sees another one under this name (`World.stand_in`).
-_WORLD = MPI.COMM_WORLD
+#: The launch as a whole, and its end; a script sees others under these names (`World.stand_in`).
+_WORLD, _FINALIZE = MPI.COMM_WORLD, MPI.Finalize
 #: A large message that has not come in after so many seconds is not waited for without sleep any longer.
 PATIENCE = 0.1
 #: Messages that are taken in at once, before any of them is looked at.
@@ -229,6 +229,7 @@ class World:
     def stand_in(group: MPI.Intracomm) -> None:
         """Lets the script that runs in this process see its own group as ``MPI.COMM_WORLD``."""
         MPI.COMM_WORLD = group  # type: ignore[misc]
+        MPI.Finalize = lambda: None  # the launch ends MPI, for all ranks at once
 
 
 def describe_library() -> tuple[str, str]:
@@ -251,4 +252,4 @@ def abort(code: int) -> None:
 def finalize() -> None:
     """Ends MPI; collective over all ranks of the launch."""
     if MPI.Is_initialized() and not MPI.Is_finalized():
-        MPI.Finalize()
+        _FINALIZE()
