@@ -98,8 +98,7 @@ def load(path: str) -> LoadedModel:
         raise ModelFailed(f"model {path!r} could not be imported: {describe(error)}") from error
     made = getattr(module, name, None)
     if made is None:
-        found = [k for k, v in vars(module).items() if any(hasattr(v, m) for m in ("spec", *METHODS.values()))]
-        offered = ", ".join(found) or "no model at all"
+        offered = ", ".join(k for k, v in vars(module).items() if _may_be_model(v, module)) or "no model at all"
         raise ModelNotFound(f"model {path!r}: {place} has no {name!r}; it has {offered}")
     try:
         return LoadedModel(made() if callable(made) else made)
@@ -107,6 +106,12 @@ def load(path: str) -> LoadedModel:
         raise
     except (Exception, SystemExit) as error:
         raise ModelFailed(f"model {path!r} could not be made: {describe(error)}") from error
+
+
+def _may_be_model(value: Any, module: Any) -> bool:
+    if not isinstance(value, type):
+        return hasattr(value, "spec")
+    return value.__module__ == module.__name__ and any(hasattr(value, name) for name in ("spec", *METHODS.values()))
 
 
 def _load_file(path: Path) -> Any:

@@ -81,11 +81,11 @@ FIRST = """
             try:
                 bad()
             except demos_hpc.InvalidInput as error:
-                print("refused", error)
+                print(f"refused {error}")
     again = demos_hpc.connect("gaussian")
     assert again.set_params(mu=1.0 + comm.rank) > 1
     workers = again.metadata()["workers"]
-    print("first", comm.rank, workers, total)
+    print(f"first {comm.rank} {workers} {total}")
 """
 
 SECOND = """
@@ -95,7 +95,8 @@ SECOND = """
     assert MPI.COMM_WORLD.size == 1
     linear, gaussian = demos_hpc.connect("linear-gaussian"), demos_hpc.connect("gaussian")
     x = linear.sample(1000, [0.5], seed=1)
-    print("second", len(x), linear.log_likelihood(x, [[0.5], [1.0]]).shape, gaussian.evaluate([1.0, 2.0])[1])
+    likelihood = linear.log_likelihood(x, [[0.5], [1.0]])
+    print(f"second {len(x)} {likelihood.shape} {gaussian.evaluate([1.0, 2.0])[1]}")
 """
 
 BESIDE = """
@@ -137,7 +138,7 @@ SUBMIT_AND_END = """
         assert all(future.cancel() for future in futures)
     if sys.argv[1] == "look":
         futures[1].done()
-    print("ended", sys.argv[1])
+    print(f"ended {sys.argv[1]}")
 """
 
 
@@ -163,7 +164,7 @@ WORKERS = """
         rows = model.log_density(drawn, params)
         parts = [drawn, likelihood, np.float64(gradient[0]), gradient[1], rows]
         out[name] = [hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in parts]
-    print("digests", json.dumps(out))
+    print(f"digests {json.dumps(out)}")
 """
 
 
@@ -210,7 +211,7 @@ ONE_EXITS = """
     model = demos_hpc.connect()
     for i in range(2000 if sys.argv[1] != "0" else 20):
         model.log_density([[0.0]], [0.0, 1.0])
-    print("worked on", len(model.sample(1000)))
+    print(f"worked on {len(model.sample(1000))}")
 """
 
 

@@ -109,7 +109,7 @@ def test_what_cannot_travel_as_json_is_refused_at_load(name: str, note: Any) -> 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("{}:Nothing", "a_model_file.py has no 'Nothing'; it has Gaussian, Model, instance$"),
+        ("{}:Nothing", "a_model_file.py has no 'Nothing'; it has Model, instance$"),
         ("{}", "write file.py:Class or package.module:Class"),
         ("{}:", "write file.py:Class"),
         ("nowhere/{}:Model", "model file 'nowhere//.*' does not exist"),
