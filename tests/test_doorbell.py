@@ -13,7 +13,7 @@ import pytest
 
 from demos_hpc.testing import FakeClock
 from demos_hpc.transport import LONGEST_WAIT, doorbell
-from demos_hpc.transport.doorbell import ASLEEP, AWAKE, LONGEST_BLIND_SLEEP, LOOKS, SHORT_WINDOW, STUCK, Doorbell
+from demos_hpc.transport.doorbell import ASLEEP, AWAKE, FIRST_NAP, LONGEST_BLIND_SLEEP, SHORT_WINDOW, STUCK, Doorbell
 
 #: Seconds after which a datagram that was sent would have come; nothing here takes as long.
 AMPLE = 20.0
@@ -93,11 +93,11 @@ def test_a_process_says_that_it_sleeps_before_it_looks_for_the_last_time(
 
     def look() -> bool:
         seen.append(one._flags[1])
-        return len(seen) == LOOKS
+        return len(seen) == other._looks
 
     other._poll = None  # type: ignore[assignment]  # it comes to no sleep
     other.wait(look, AMPLE, is_stuck=is_stuck)
-    assert seen == [flag] * LOOKS
+    assert seen == [flag] * other._looks
     assert one._flags[1] == AWAKE
 
 
@@ -107,12 +107,12 @@ def test_a_ring_between_the_last_look_and_the_sleep_ends_it(make_bells: Callable
 
     def look() -> bool:
         looks.append(None)
-        if len(looks) == LOOKS:
+        if len(looks) == other._looks:
             one.ring(1)
         return False
 
     other.wait(look, AMPLE)
-    assert len(looks) == LOOKS
+    assert len(looks) == other._looks
     assert not is_rung(other), "the ring was taken out"
     one.ring(1)
     assert not is_rung(other), "it is awake"
@@ -205,15 +205,18 @@ def test_after_a_long_wait_the_next_one_yields_less(
         return False
 
     bell.wait(look, 0.0)
-    assert len(spun) - LOOKS == pytest.approx(window / 1e-6, abs=2)
+    assert len(spun) - bell._looks == pytest.approx(window / 1e-6, abs=2)
 
 
-def test_the_sleep_ends_at_the_time_limit(make_bells: Callable[..., list[Doorbell]], clock: FakeClock) -> None:
+def test_sleeps_grow_and_end_at_the_time_limit(make_bells: Callable[..., list[Doorbell]], clock: FakeClock) -> None:
     bell = make_bells()[0]
     poll = bell._poll = FakePoll()  # type: ignore[assignment]
-    for seconds in (0.0, 0.25, AMPLE):
+    for seconds in (0.0, AMPLE, 0.05, AMPLE, AMPLE, AMPLE):
         bell.wait(never, seconds)
-    assert poll.milliseconds == [0.0, 250.0, 1e3 * LONGEST_WAIT]
+    assert poll.milliseconds == pytest.approx([0.0, 16.0, 50.0, 256.0, 1e3 * LONGEST_WAIT, 1e3 * LONGEST_WAIT])
+    bell.has_come()
+    bell.wait(lambda: bool(clock.advance(1e-3)), AMPLE)
+    assert poll.milliseconds[-1] == pytest.approx(1e3 * FIRST_NAP)
 
 
 # ---- bells of other hosts ------------------------------------------------------------------------------------
@@ -266,7 +269,7 @@ def test_whoever_was_rung_is_awake_for_longer_than_rings_are_left_out(
 
     poll = other._poll = FakePoll()  # type: ignore[assignment]
     other.wait(look, 0.0)
-    awake = [at for at in looks[:-LOOKS] if at < rung_at + SHORT_WINDOW]
+    awake = [at for at in looks[: -other._looks] if at < rung_at + SHORT_WINDOW]
     assert len(awake) == 5  # 10, 14, .. 26 us after the ring, without a sleep
     assert len(poll.milliseconds) == 1
 
@@ -277,8 +280,9 @@ def test_who_can_only_be_rung_by_udp_does_not_rely_on_it(
     (bell,) = make_bells(1)
     meet_stranger(bell, stranger)
     poll = bell._poll = FakePoll()  # type: ignore[assignment]
-    bell.wait(never, AMPLE)
-    assert poll.milliseconds == [1e3 * LONGEST_BLIND_SLEEP]
+    for _ in range(5):
+        bell.wait(never, AMPLE)
+    assert poll.milliseconds[-1] == pytest.approx(1e3 * LONGEST_BLIND_SLEEP)
     bell.nudge(1)  # nothing is known of its byte
 
 

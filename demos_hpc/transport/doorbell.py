@@ -29,9 +29,13 @@ from . import LONGEST_WAIT
 LONGEST_BLIND_SLEEP = 0.05
 #: Seconds of yielding after a ring, and where the last wait was long.
 SHORT_WINDOW = 30e-6
+#: The first sleep of a wait, seconds; each further one is four times as long. What the looks before it have missed is
+#: found after it.
+FIRST_NAP = 4e-3
 #: What the shared byte of a process says.
 AWAKE, ASLEEP, STUCK = 0, 1, 2
-#: Looks after the announcement, before the sleep.
+#: Looks after the announcement, before the sleep; four more for each peer, since MPICH looks into the mailbox of one
+#: neighbor at a time, and 128 ranks were seen to oversleep with less.
 LOOKS = 4
 SHM = Path("/dev/shm")
 
@@ -42,6 +46,8 @@ class Doorbell:
     def __init__(self, yield_seconds: float, *, by_udp: bool = False) -> None:
         self._yield_seconds = yield_seconds
         self._window = yield_seconds
+        self._looks = LOOKS
+        self._nap = FIRST_NAP
         self._is_waiting = False
         self._since = 0.0
         self._awake_until = 0.0
@@ -80,6 +86,7 @@ class Doorbell:
         """Learns of the peers, this process being the one numbered ``me``; ``token`` is the same for all."""
         self._me = me
         known = [json.loads(address) for address in addresses]
+        self._looks = LOOKS + 4 * len(known)
         self._unix_peers = ["\0" + a[1] if a[0] == known[me][0] else None for a in known]
         self._udp_peers = [(a[2], a[3]) for a in known]
         if None in self._unix_peers:
@@ -145,17 +152,21 @@ class Doorbell:
         if not self._is_waiting:
             self._is_waiting = True
             self._since = time.perf_counter()
+            self._nap = FIRST_NAP
             self._awake_until = self._since + self._window
         if self.spin(look, self._awake_until):
             return
         self._flags[self._me] = STUCK if is_stuck else ASLEEP
         try:
-            if any(look() for _ in range(LOOKS)):
+            if any(look() for _ in range(self._looks)):
                 return
-            rung = self._poll.poll(min(seconds, self._longest_sleep) * 1e3)
+            rung = self._poll.poll(min(seconds, self._nap, self._longest_sleep) * 1e3)
         finally:
             self._flags[self._me] = AWAKE
-        if rung:
+        if not rung:
+            self._nap *= 4
+        else:
+            self._nap = FIRST_NAP
             self._awake_until = time.perf_counter() + SHORT_WINDOW
             for bell in (self._unix, self._udp):
                 with contextlib.suppress(BlockingIOError):
