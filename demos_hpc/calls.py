@@ -10,6 +10,7 @@ import numpy as np
 from .errors import BadFrame, InvalidInput
 from .events import Part, SendPart
 from .messages import Array, Flag, FloatArray, Kind, Operation
+from .peers import Peer
 from .plan import Plan
 from .relay import pack_many, pass_on
 from .transport import Link
@@ -24,9 +25,14 @@ class Call:
     ``defaults`` are the server-side parameters (p,) where the request brings none.
     """
 
-    __slots__ = ("_per_row", "_shared", "defaults", "first", "id", "link", "plan", "revision", "rows_here")
+    __slots__ = (
+        "_per_row", "_shared", "arrived", "defaults", "first", "id", "link", "model", "operation", "peer", "plan",
+        "revision", "rows_here", "status",
+    )  # fmt: skip
 
-    def __init__(self, link: Link, frame: Frame, plan: Plan, defaults: FloatArray | None, revision: int) -> None:
+    def __init__(
+        self, link: Link, frame: Frame, plan: Plan, defaults: FloatArray | None, revision: int, arrived: float = 0.0
+    ) -> None:
         self.link = link
         self.id = frame.header.id
         self.first = frame
@@ -34,6 +40,12 @@ class Call:
         self.defaults = defaults
         self.revision = revision
         self.rows_here = plan.part_rows
+        #: Of whom and of what it is, when it came, and how it has ended.
+        self.peer: Peer | None = None
+        self.model = ""
+        self.operation = frame.header.operation
+        self.arrived = arrived
+        self.status = 0
         #: For each part that has arrived, its arrays with a row for each row; made when first needed.
         self._per_row: list[list[Array]] = []
         #: The parameters that all rows share: (p,), or (m, p) for a likelihood.
@@ -84,6 +96,11 @@ class Call:
         if self._shared is not None:
             arrays.append(self._shared)
         return start, stop - start, arrays
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the whole request, about."""
+        return self.first.header.payload * self.plan.rows // self.plan.part_rows
 
     @property
     def is_small(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .errors import DemosError, InvalidInput, ModelFailed
 from .messages import Failure, Flag, Kind, Offer, to_json
 from .refusals import send_failure
-from .served import Served
+from .served import ParamStore, Served
 from .spec import ModelSpec
 from .transport import Link
 from .wire import pack
@@ -16,6 +18,8 @@ class Catalog:
 
     def __init__(self, n_offers: int, max_request_bytes: int) -> None:
         self.models: dict[int, Served] = {}
+        #: Where server-side parameters are kept, if anywhere.
+        self.store: Callable[[str], ParamStore] | None = None
         self._offers_due = n_offers
         self._max_request_bytes = max_request_bytes
         self._load_failure: DemosError | None = None
@@ -23,11 +27,14 @@ class Catalog:
         #: Who asked for which model, before all offers were there.
         self._asking: list[tuple[Link, int, str | None]] = []
 
-    def add(self, offer: Offer) -> Served:
-        """The model that a worker offers; raises what kept it from having one."""
+    def add(self, offer: Offer, *, is_late: bool = False) -> Served:
+        """The model that a worker offers; raises what kept it from having one.
+
+        One that came late, through the door, and differs from the others, is itself in the wrong.
+        """
         if offer.failure is not None:
             raise Failure.from_dict(offer.failure).to_exception()
-        served = self._find_or_add(ModelSpec.from_dict(offer.spec or {}), offer.source)
+        served = self._find_or_add(ModelSpec.from_dict(offer.spec or {}), offer.source, is_late=is_late)
         self._offers_due -= 1
         served.workers += 1
         if offer.fingerprint not in served.fingerprints:
@@ -39,7 +46,7 @@ class Catalog:
         self._offers_due -= 1
         self._load_failure = error
 
-    def _find_or_add(self, spec: ModelSpec, source: str) -> Served:
+    def _find_or_add(self, spec: ModelSpec, source: str, *, is_late: bool) -> Served:
         for served in self.models.values():
             if served.spec.name == spec.name:
                 if served.spec == spec and served.source == source:
@@ -48,11 +55,14 @@ class Catalog:
                 error = ModelFailed(
                     f"two different models are called {spec.name!r}: workers differ in its {what}; rename one of them"
                 )
-                self._conflicts[spec.name] = error
+                if not is_late:
+                    self._conflicts[spec.name] = error
                 raise error
         handle = len(self.models) + 1
-        self.models[handle] = Served(handle, spec, source, self._max_request_bytes)
-        return self.models[handle]
+        served = self.models[handle] = Served(handle, spec, source, self._max_request_bytes)
+        if self.store is not None:
+            served.keep_in(self.store(spec.uuid))
+        return served
 
     def find(self, name: str | None) -> Served | None:
         """The model of this name or UUID, the only one where no name is given; None where it may still come.

@@ -12,6 +12,20 @@ from typing import Any, get_type_hints
 from .errors import InvalidInput
 
 PREFIX = "DEMOS_"
+#: What settings of a few words may be.
+CHOICES = {
+    "bell": ("auto", "udp"),
+    "authentication": ("auto", "key", "munge"),
+    "tls": ("auto", "on", "off"),
+    "upgrade": ("auto", "off"),
+    "compression": ("auto", "off"),
+    "log_level": ("debug", "info", "warning", "error"),
+}
+#: Settings that must not be 0.
+POSITIVE = (
+    "window_bytes", "max_queued_requests", "max_connections", "heartbeat", "upgrade_after", "max_unsent_bytes",
+    "stall_timeout",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,43 @@ class Config:
     yield_seconds: float = 200e-6
     #: How processes wake one another: "auto", or "udp" to do as if each stood on a host of its own.
     bell: str = "auto"
+    #: The directory where servers and clients find one another; by default below the user's home.
+    registry: str = ""
+    #: The file with the key that opens the door; by default below the user's home, and made when it is missing.
+    key_file: str = ""
+    #: How peers prove who they are: "key", "munge", or "auto": by MUNGE where it runs.
+    authentication: str = "auto"
+    #: Who may do what, a TOML file; without one, the server's own user everything and nobody else anything.
+    access_file: str = ""
+    #: Where it is written down who did what; empty for nowhere.
+    audit_file: str = ""
+    #: The address that a server's door listens on, and what clients dial.
+    host: str = "127.0.0.1"
+    #: Its TCP port; 0 for any that is free.
+    port: int = 0
+    #: Whether the door speaks TLS: "on", "off", or "auto": except on the loopback.
+    tls: str = "auto"
+    #: Connections that a door has at a time.
+    max_connections: int = 4096
+    #: Seconds between signs of life; a peer that is silent for twice as long is given up.
+    heartbeat: float = 5.0
+    #: Whether busy links through the door go on by MPI where both sides can: "auto" or "off".
+    upgrade: str = "auto"
+    #: Frames after which a link is busy.
+    upgrade_after: int = 64
+    #: Whether large frames are compressed: "off", or "auto": where the network is slower than that.
+    compression: str = "auto"
+    #: Answers that a client leaves untaken, bytes, before nothing more is computed for it.
+    max_unsent_bytes: int = 64 << 20
+    #: Seconds after which a client that takes nothing is given up.
+    stall_timeout: float = 60.0
+    #: Bytes of answers that are kept, for requests that come again; 0 for none.
+    cache_bytes: int = 0
+    #: Seconds that requests under way are given when a server is stopped.
+    stop_seconds: float = 30.0
+    #: What is logged: "debug", "info", "warning" or "error"; and where, empty for standard error.
+    log_level: str = "warning"
+    log_file: str = ""
     #: A directory where ranks leave a mark before MPI_Init, so that one that never comes can be named.
     run_dir: str = ""
 
@@ -48,10 +99,20 @@ class Config:
             value = getattr(self, name)
             if kind in (int, float) and not value >= 0:
                 raise InvalidInput(f"setting {name} is {value}; it is a number >= 0")
-            if name in ("window_bytes", "max_queued_requests") and not value:
+            if name in POSITIVE and not value:
                 raise InvalidInput(f"setting {name} is 0; nothing could ever be sent: give a number > 0")
-        if self.bell not in ("auto", "udp"):
-            raise InvalidInput(f"setting bell is {self.bell!r}; it is 'auto' or 'udp'")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                allowed = " or ".join(map(repr, choices))
+                raise InvalidInput(f"setting {name} is {getattr(self, name)!r}; it is {allowed}")
+
+    @property
+    def registry_directory(self) -> Path:
+        return Path(self.registry) if self.registry else Path.home() / ".demos-hpc" / "registry"
+
+    @property
+    def key_path(self) -> Path:
+        return Path(self.key_file) if self.key_file else Path.home() / ".demos-hpc" / "key"
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ) -> Config:

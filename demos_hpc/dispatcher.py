@@ -1,45 +1,48 @@
 """Rank 0: takes requests from clients, lets the scheduler decide, hands out chunks, passes results on.
 
 It computes nothing and decides nothing: what has arrived becomes events, and what the scheduler returns is done.
-The mirrored verbs stand in `connection` and `worker`.
+The mirrored verbs stand in `connection` and `worker`; what clients ask for is taken in by `intake`.
 """
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from .calls import Batch, Call
+from .accounts import Accounts
+from .calls import Batch
 from .catalog import Catalog
 from .config import Config
-from .errors import BadFrame, DemosError, InternalError, InvalidInput, ModelFailed, StaleRevision, Status
+from .errors import BadFrame, DemosError, InternalError, InvalidInput, ModelFailed, Status
 from .events import (
     Action,
     Cancelled,
     ClientJoined,
     ClientLost,
+    ClientResumed,
+    ClientStalled,
+    Drain,
     Event,
     Evict,
     Forget,
-    RequestArrived,
     ResultArrived,
     Revoke,
     SendChunk,
     SendFailure,
     SendPart,
     Tick,
-    UnitsArrived,
     WorkerJoined,
     WorkerLost,
 )
-from .messages import Array, Failure, Flag, Kind, Offer, Operation, from_json
+from .greetings import Beat
+from .intake import Intake
+from .messages import Array, Failure, Flag, Kind, Offer, from_json
+from .peers import Peer, Person
 from .refusals import make_result, refuse, send_failure, warn
 from .relay import pass_on
 from .scheduler import Limits, Scheduler
-from .served import Served
 from .transport import LONGEST_WAIT, Link, Port
 from .transport.buffers import Buffers
 from .wire import Frame, Header, Layout, pack
@@ -48,22 +51,21 @@ from .wire import Frame, Header, Layout, pack
 LAST_CHUNKS = 10.0
 #: Frames up to this size are taken in and then answered, even where the server's limit is lower, bytes.
 LARGEST_UNASKED = 1 << 30
+#: Seconds between two looks at clients that do not take their answers.
+STALL_LOOK = 0.02
 
 
-class _Peer:
-    """A client or a worker, with the number that the scheduler knows it by."""
+class Porch(Protocol):
+    """What stands before the dispatcher where others than its own launch may come in (`reception`)."""
 
-    __slots__ = ("calls", "has_offered", "is_worker", "link", "number", "served")
+    def take(self, link: Link, arrived: Frame | DemosError) -> None:
+        """What has come over a link that is no peer's."""
 
-    def __init__(self, number: int, link: Link, *, is_worker: bool) -> None:
-        self.number = number
-        self.link = link
-        self.is_worker = is_worker
-        self.has_offered = False
-        #: What a worker serves.
-        self.served: Served | None = None
-        #: The numbers of a client's unanswered calls, by their id on the wire.
-        self.calls: dict[int, int] = {}
+    def upgrade(self, peer: Peer, frame: Frame) -> None:
+        """A peer asks to go on by MPI, or is about to."""
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
 
 
 class Dispatcher:
@@ -72,34 +74,49 @@ class Dispatcher:
     ``n_offers`` workers are going to say what they serve; clients that ask before are kept waiting.
     """
 
-    def __init__(self, port: Port, config: Config, n_offers: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        port: Port,
+        config: Config,
+        n_offers: int,
+        clock: Callable[[], float] = time.monotonic,
+        accounts: Accounts | None = None,
+    ) -> None:
         self._port = port
         port.place = self._place
         self._buffers = Buffers()
         self._config = config
         self._clock = clock
-        self._catalog = Catalog(n_offers, config.max_request_bytes)
-        self._scheduler = Scheduler(Limits(config.max_queued_requests, config.chunk_seconds, config.chunk_timeout))
-        self._peers: dict[Link, _Peer] = {}
-        self._numbered: dict[int, _Peer] = {}
+        self.catalog = Catalog(n_offers, config.max_request_bytes)
+        self.accounts = accounts or Accounts(clock)
+        self.intake = Intake(self.catalog, self.accounts)
+        self.porch: Porch | None = None
+        self.scheduler = Scheduler(Limits(config.max_queued_requests, config.chunk_seconds, config.chunk_timeout))
+        self.peers: dict[Link, Peer] = {}
+        self._numbered: dict[int, Peer] = {}
+        #: Links whose frames count no more, and which hear when the service ends.
         self._departed: list[Link] = []
-        self._calls: dict[int, Call] = {}
         self._batches: dict[int, Batch] = {}
         #: The result that is being handled, and the chunk that it belongs to.
         self._result: tuple[Batch, Frame] | None = None
         self._unsent: list[tuple[int, int, Batch]] = []
         self._broken: list[int] = []
+        self._stalled: dict[Peer, None] = {}
         #: Clients that have come and not said goodbye.
         self.n_clients = 0
         self._last_number = 0
         self._next_look = 0.0
-        self._takers: dict[int, Callable[[_Peer, Frame], Event | None]] = {
-            Kind.REQUEST: self._take_request,
-            Kind.ROWS: self._take_rows,
-            Kind.CANCEL: self._take_cancel,
+        self._takers: dict[int, Callable[[Peer, Frame, float], Event | None]] = {
+            Kind.REQUEST: self.intake.take_request,
+            Kind.ROWS: self.intake.take_rows,
+            Kind.CANCEL: self.intake.take_cancel,
             Kind.RESULT: self._take_result,
             Kind.HELLO: self._take_offer,
             Kind.GOODBYE: self._take_goodbye,
+            Kind.PING: self._take_ping,
+            Kind.BEAT: self._take_beat,
+            Kind.TICKET: self._take_upgrade,
+            Kind.NOW: self._take_upgrade,
         }
         self._doers: dict[type[Any], Callable[[Any], None]] = {
             SendPart: lambda action: None,  # all parts of a result are sent at once, before anything else
@@ -120,13 +137,14 @@ class Dispatcher:
         end = self._clock() + LAST_CHUNKS
         while self._batches and self._clock() < end:
             self._turn()
-        for link in [*self._peers, *self._departed]:
+        for link in [*self.peers, *self._departed]:
             link.send(pack(Kind.END))
         return sorted({batch.worker.name for batch in self._batches.values()})
 
     def _turn(self) -> None:
         if not self.step():
-            self._port.wait(max(0.0, min(LONGEST_WAIT, self._next_look - self._clock())))
+            until = min(self._next_look, self.scheduler.next_deadline)
+            self._port.wait(max(0.0, min(LONGEST_WAIT, until - self._clock())))
 
     def step(self) -> bool:
         """Handles what has arrived; whether anything had."""
@@ -134,59 +152,85 @@ class Dispatcher:
         arrivals = self._port.receive()
         for link, arrived in arrivals:
             self._take(link, arrived, now)
-        if now >= self._next_look:
-            self._do(self._scheduler.handle(Tick(), now))
-            self._next_look = min(self._scheduler.next_deadline, now + LONGEST_WAIT)
+        if now >= self._next_look or now >= self.scheduler.next_deadline:
+            self._look_around(now)
         return bool(arrivals)
 
-    def add_client(self, link: Link, user: str) -> None:
-        peer = self._add(link, is_worker=False)
-        self.n_clients += 1
-        self._scheduler.handle(ClientJoined(peer.number, user), self._clock())
+    def _look_around(self, now: float) -> None:
+        """What time itself brings."""
+        self._do(self.scheduler.handle(Tick(), now))
+        if self.porch is not None:
+            self.porch.tick(now)
+        for peer in list(self._stalled):
+            self._look_at_stalled(peer, now)
+        pause = STALL_LOOK if self._stalled else LONGEST_WAIT
+        self._next_look = now + pause
 
-    def add_worker(self, link: Link) -> None:
-        self._add(link, is_worker=True)  # it takes part once it has said what it serves
+    def add_client(self, link: Link, person: Person, *, role: str = "client", is_guest: bool = False) -> Peer:
+        """Somebody who calls, or looks after the server."""
+        peer = self._add(link, role, person, is_guest=is_guest)
+        self.n_clients += role == "client"
+        self.scheduler.handle(ClientJoined(peer.number, person.user), self._clock())
+        return peer
 
-    def lose(self, link: Link) -> None:
+    def add_worker(self, link: Link, person: Person, *, is_guest: bool = False) -> Peer:
+        """A worker; it takes part once it has said what it serves."""
+        return self._add(link, "worker", person, is_guest=is_guest)
+
+    def drain(self) -> None:
+        """Takes nothing new, and finishes what runs."""
+        self._do(self.scheduler.handle(Drain(), self._clock()))
+
+    def lose(self, link: Link, *, has_said_so: bool = False) -> None:
         """The peer at the end of this link is gone."""
-        peer = self._peers.pop(link, None)
+        peer = self.peers.pop(link, None)
         if peer is None:
             return
         del self._numbered[peer.number]
+        self._stalled.pop(peer, None)
+        if peer.is_guest:
+            link.part()
+        else:
+            self._departed.append(link)
         event: Event
-        if peer.is_worker:
+        if peer.role == "worker":
             self._batches = {chunk: b for chunk, b in self._batches.items() if b.worker is not link}
             if peer.served is not None:
                 peer.served.workers -= 1
-            elif not peer.has_offered:
-                self._catalog.note_failure(ModelFailed(f"{link.name} was lost before it said what it serves"))
-                self._catalog.answer_all()
+            elif not peer.has_offered and not peer.is_guest:
+                self.catalog.note_failure(ModelFailed(f"{link.name} was lost before it said what it serves"))
+                self.catalog.answer_all()
             event = WorkerLost(peer.number)
         else:
-            self.n_clients -= 1
+            self.n_clients -= peer.role == "client"
             event = ClientLost(peer.number)
-        self._do(self._scheduler.handle(event, self._clock()))
+        self._do(self.scheduler.handle(event, self._clock()))
+        self.accounts.note_gone(peer, has_said_so=has_said_so)
 
     def _place(self, link: Link, header: Header, layout: Layout) -> list[Array]:
         """Room for a large frame, unless it is larger than any that could be wanted."""
+        if link not in self.peers:
+            raise BadFrame(f"a frame of {header.payload} bytes from somebody who was not let in")
         if header.payload > max(self._config.max_request_bytes, LARGEST_UNASKED):
             raise BadFrame(f"a frame of {header.payload} bytes; this server takes {self._config.max_request_bytes}")
         return self._buffers.place(link, header, layout)
 
-    def _add(self, link: Link, *, is_worker: bool) -> _Peer:
+    def _add(self, link: Link, role: str, person: Person, *, is_guest: bool) -> Peer:
         number = self._last_number = self._last_number + 1
-        peer = self._peers[link] = self._numbered[number] = _Peer(number, link, is_worker=is_worker)
+        peer = self.peers[link] = self._numbered[number] = Peer(number, link, role, person, is_guest=is_guest)
+        self.accounts.note_come(peer)
         return peer
 
     # ---- what arrives ---------------------------------------------------------------------------------------
 
     def _take(self, link: Link, arrived: Frame | DemosError, now: float) -> None:
-        peer = self._peers.get(link)
+        peer = self.peers.get(link)
         if peer is None:
+            if self.porch is not None:
+                self.porch.take(link, arrived)
             return
         if isinstance(arrived, DemosError):  # no frames can be told apart on this link any more
             refuse(link, 0, arrived)
-            self._departed.append(link)
             self.lose(link)
             return
         header = arrived.header
@@ -194,95 +238,50 @@ class Dispatcher:
             taker = self._takers.get(header.kind)
             if taker is None:
                 raise BadFrame(f"frames of kind {header.kind} are not for a dispatcher")
-            event = taker(peer, arrived)
+            event = taker(peer, arrived, now)
         except DemosError as error:
             refuse(link, header.id, error)
             return
         if event is not None:
-            self._do(self._scheduler.handle(event, now))
+            self._do(self.scheduler.handle(event, now))
 
-    def _take_request(self, peer: _Peer, frame: Frame) -> Event | None:
-        header = frame.header
-        if header.operation == Operation.METADATA:
-            self._catalog.ask(peer.link, header.id, _read_name(frame))
-            return None
-        served = self._catalog.models.get(header.model)
-        if served is None:
-            raise InvalidInput(f"there is no model with handle {header.model} here")
-        if header.id in peer.calls:
-            raise InvalidInput(f"request id {header.id} is in use already")
-        if header.operation == Operation.SET_PARAMS:
-            served.set_params(from_json(_only_array(frame)))
-            peer.link.send(pack(Kind.REPLY, id=header.id, flags=Flag.FINAL, revision=served.revision))
-            return None
-        if header.revision not in (0, served.revision):
-            raise StaleRevision(
-                f"the parameters of model {served.spec.name!r} have revision {served.revision} now;"
-                f" this client pinned {header.revision}"
-            )
-        plan = served.plan(frame)
-        number = peer.calls[header.id] = self._last_number = self._last_number + 1
-        self._calls[number] = Call(peer.link, frame, plan, served.defaults, served.revision)
-        served.statistics.requests += 1
-        served.statistics.rows += header.n_rows
-        deadline = math.inf
-        if header.deadline_ms:
-            deadline = self._clock() + header.deadline_ms / 1e3
-            self._next_look = min(self._next_look, deadline)
-        return RequestArrived(
-            number,
-            peer.number,
-            header.model,
-            header.operation,
-            plan.units,
-            plan.first_units,
-            deadline,
-            plan.merge_key(served.revision) if frame.is_inline else None,
-            plan.period,
-            plan.limit,
-            plan.block,
-        )
+    def _take_goodbye(self, peer: Peer, frame: Frame, now: float) -> None:
+        self.lose(peer.link, has_said_so=True)
 
-    def _take_rows(self, peer: _Peer, frame: Frame) -> Event | None:
-        number = peer.calls.get(frame.header.id)
-        if number is None:
-            return None  # the request has failed meanwhile
-        try:
-            return UnitsArrived(number, self._calls[number].add(frame))
-        except (InvalidInput, BadFrame) as error:
-            refuse(peer.link, frame.header.id, error)
-            peer.calls.pop(frame.header.id)  # it has its final reply
-            return Cancelled(number)
+    def _take_ping(self, peer: Peer, frame: Frame, now: float) -> None:
+        peer.link.send(pack(Kind.PONG, id=frame.header.id))
 
-    def _take_cancel(self, peer: _Peer, frame: Frame) -> Event | None:
-        number = peer.calls.get(frame.header.id)
-        return None if number is None else Cancelled(number)
+    def _take_beat(self, peer: Peer, frame: Frame, now: float) -> None:
+        self.accounts.note_beat(peer, Beat.from_dict(from_json(_only_array(frame))))
 
-    def _take_goodbye(self, peer: _Peer, frame: Frame) -> Event | None:
-        self._departed.append(peer.link)
-        self.lose(peer.link)
-        return None
+    def _take_upgrade(self, peer: Peer, frame: Frame, now: float) -> None:
+        if self.porch is None:
+            raise InvalidInput("links of one launch cannot go faster")
+        self.porch.upgrade(peer, frame)
 
-    def _take_offer(self, peer: _Peer, frame: Frame) -> Event | None:
+    def _take_offer(self, peer: Peer, frame: Frame, now: float) -> Event | None:
         """A worker says what it serves, or why nothing."""
-        if not peer.is_worker or peer.has_offered:
+        if peer.role != "worker" or peer.has_offered:
             raise InvalidInput("only workers offer to serve a model, and only once")
         peer.has_offered = True
         event = None
         try:
-            served = self._catalog.add(Offer.from_dict(from_json(_only_array(frame))))
+            served = self.catalog.add(Offer.from_dict(from_json(_only_array(frame))), is_late=peer.is_guest)
         except DemosError as error:
-            self._catalog.note_failure(error)
+            self.catalog.note_failure(error)
             warn(f"{peer.link.name} serves nothing: {error}")
+            if peer.is_guest:
+                refuse(peer.link, 0, error)
         else:
             peer.served = served
             event = WorkerJoined(peer.number, served.handle)
+            self.accounts.note_serving(peer, served)
             if len(served.fingerprints) > 1:
                 warn(f"{peer.link.name} is not like other workers of {served.spec.name!r}: last digits may differ")
-        self._catalog.answer_all()
+        self.catalog.answer_all()
         return event
 
-    def _take_result(self, peer: _Peer, frame: Frame) -> Event | None:
+    def _take_result(self, peer: Peer, frame: Frame, now: float) -> Event | None:
         header = frame.header
         batch = self._batches.get(header.id)
         if batch is None or batch.worker is not peer.link:
@@ -292,9 +291,10 @@ class Dispatcher:
         if status == Status.OK and not batch.fits(frame):
             error = InternalError(f"{peer.link.name} answered a chunk with something else than was asked for")
             frame, status = make_result(header.id, Failure.of(error)), error.status
-        statistics = self._catalog.models[batch.calls[0].first.header.model].statistics
+        statistics = self.catalog.models[batch.calls[0].first.header.model].statistics
         statistics.nonfinite_rows += header.deadline_ms
         statistics.model_seconds += header.seed / 1e9
+        self.accounts.note_chunk(peer, batch, header.seed / 1e9)
         self._result = batch, frame
         return ResultArrived(peer.number, header.id, status, header.seed / 1e9)
 
@@ -310,16 +310,16 @@ class Dispatcher:
             self._doers[type(action)](action)
         self._result = None
         while self._broken:
-            self._do(self._scheduler.handle(Cancelled(self._broken.pop()), self._clock()))
+            self._do(self.scheduler.handle(Cancelled(self._broken.pop()), self._clock()))
         while self._unsent:
             worker, chunk, batch = self._unsent.pop()
             error = InternalError(f"the dispatcher could not put chunk {chunk} together; its traceback is in the log")
             self._result = batch, make_result(chunk, Failure.of(error))
-            self._do(self._scheduler.handle(ResultArrived(worker, chunk, error.status, 0.0), self._clock()))
+            self._do(self.scheduler.handle(ResultArrived(worker, chunk, error.status, 0.0), self._clock()))
 
     def _send_chunk(self, action: SendChunk) -> None:
         link = self._numbered[action.worker].link
-        batch = Batch(link, [self._calls[part.request] for part in action.parts], action.parts)
+        batch = Batch(link, [self.intake.calls[part.request] for part in action.parts], action.parts)
         try:
             packed = batch.pack(action.chunk)
         except Exception:  # a defect of ours, which must not cost more than this chunk's requests
@@ -327,6 +327,7 @@ class Dispatcher:
             self._unsent.append((action.worker, action.chunk, batch))
             return
         self._batches[action.chunk] = batch
+        self.accounts.note_begun(action.worker)
         link.send(packed)
 
     def _send_parts(self, batch: Batch, result: Frame, parts: list[SendPart]) -> None:
@@ -338,18 +339,22 @@ class Dispatcher:
             for part in parts:
                 call = batch.calls[part.index]
                 refuse(call.link, call.id, error)
-                self._peers[call.link].calls.pop(call.id, None)  # it has its final reply
+                call.status = error.status
+                self.peers[call.link].calls.pop(call.id, None)  # it has its final reply
             self._broken += [part.part.request for part in parts if not part.final]
             return
         for link, message in messages:
             link.send(message)
+            if link.unsent_bytes > self._config.max_unsent_bytes:
+                self._note_stalled(self.peers[link])
 
     def _send_failure(self, action: SendFailure) -> None:
-        call = self._calls[action.request]
-        peer = self._peers.get(call.link)
+        call = self.intake.calls[action.request]
+        call.status = int(action.status)
+        peer = self.peers.get(call.link)
         if peer is None or call.id not in peer.calls:
             return  # gone, or told already
-        self._catalog.models[call.first.header.model].statistics.failures += 1
+        self.catalog.models[call.first.header.model].statistics.failures += 1
         if action.chunk is not None and self._result is not None:
             _, frame = self._result
             message = pass_on(frame, kind=Kind.REPLY, id=call.id, flags=Flag.FINAL, revision=call.revision)
@@ -365,24 +370,37 @@ class Dispatcher:
         self._numbered[action.worker].link.send(pack(Kind.CANCEL, id=action.chunk))
 
     def _forget(self, action: Forget) -> None:
-        call = self._calls.pop(action.request)
-        peer = self._peers.get(call.link)
+        call = self.intake.calls.pop(action.request)
+        peer = self.peers.get(call.link)
         if peer is not None:
             peer.calls.pop(call.id, None)
+        self.accounts.settle(call, self._clock())
 
     def _evict(self, action: Evict) -> None:
-        link = self._numbered[action.worker].link
-        warn(f"{link.name} has been in one chunk for too long and is given up")
-        self._departed.append(link)
-        self.lose(link)
+        peer = self._numbered[action.worker]
+        warn(f"{peer.link.name} has been in one chunk for too long and is given up")
+        self.accounts.note_evicted(peer)
+        self.lose(peer.link)
 
+    # ---- clients that do not take their answers -------------------------------------------------------------
 
-def _read_name(frame: Frame) -> str | None:
-    """Which model a question is about; None for the only one."""
-    question = from_json(_only_array(frame)) if frame.header.n_arrays else {}
-    if not isinstance(question, dict):
-        raise BadFrame(f"a question is a JSON object, not {type(question).__name__}")
-    return question.get("model")
+    def _note_stalled(self, peer: Peer) -> None:
+        if peer not in self._stalled:
+            peer.stalled_since, peer.unsent_bytes = self._clock(), peer.link.unsent_bytes
+            self._stalled[peer] = None
+            self._next_look = 0.0
+            self.scheduler.handle(ClientStalled(peer.number), self._clock())
+
+    def _look_at_stalled(self, peer: Peer, now: float) -> None:
+        unsent = peer.link.unsent_bytes
+        if unsent < self._config.max_unsent_bytes / 2:
+            del self._stalled[peer]
+            self._do(self.scheduler.handle(ClientResumed(peer.number), now))
+        elif unsent < peer.unsent_bytes:
+            peer.stalled_since, peer.unsent_bytes = now, unsent
+        elif now - peer.stalled_since > self._config.stall_timeout:
+            warn(f"{peer.link.name} has taken no answers for {self._config.stall_timeout:g} s and is given up")
+            self.lose(peer.link)
 
 
 def _only_array(frame: Frame) -> Any:

@@ -28,6 +28,7 @@ class Status(IntEnum):
     SERVER_LOST = 13
     INTERNAL = 14
     MODEL_NOT_FOUND = 15
+    REFUSED = 16
 
 
 class DemosError(Exception):
@@ -125,10 +126,20 @@ class LaunchError(DemosError, RuntimeError):
     """The ranks of one launch could not be brought together."""
 
 
+class RegistryError(DemosError, OSError):
+    """The directory where running servers are listed cannot be written."""
+
+
 class ModelNotFound(DemosError, LookupError):
     """The file, the module or the class of a model does not exist."""
 
     status = Status.MODEL_NOT_FOUND
+
+
+class AccessRefused(DemosError, PermissionError):
+    """The server does not let this user in, or do this; the server's audit log says why."""
+
+    status = Status.REFUSED
 
 
 class RemoteTraceback(Exception):
@@ -156,5 +167,6 @@ EXCEPTION_OF: dict[int, type[DemosError]] = {
         ServerLost,
         InternalError,
         ModelNotFound,
+        AccessRefused,
     )
 }

@@ -31,6 +31,18 @@ class ClientLost(NamedTuple):
     client: int
 
 
+class ClientStalled(NamedTuple):
+    """The client leaves its answers untaken: compute nothing more for it."""
+
+    client: int
+
+
+class ClientResumed(NamedTuple):
+    """The client takes its answers again."""
+
+    client: int
+
+
 class RequestArrived(NamedTuple):
     """A call of ``units`` units, ``available`` of which have arrived so far.
 
@@ -87,6 +99,8 @@ Event = (
     | WorkerLost
     | ClientJoined
     | ClientLost
+    | ClientStalled
+    | ClientResumed
     | RequestArrived
     | UnitsArrived
     | ResultArrived

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from .config import Config
 from .errors import DemosError, LaunchError
 from .messages import Hello, Kind, Welcome, from_json, to_json
+from .peers import Person
 from .transport import LONGEST_WAIT, Arrival, Link, Port
 from .transport.doorbell import Doorbell
 from .watchdog import find_rank_and_size, watch_start
@@ -83,9 +84,10 @@ class Launch:
     def name(self) -> str:
         return self._name(self.rank)
 
-    def user_of(self, link: MpiLink) -> str:
+    def person_of(self, link: MpiLink) -> Person:
         """Whose process is at the other end."""
-        return self._hellos[link.peer].user
+        hello = self._hellos[link.peer]
+        return Person(hello.user, hello.host, hello.pid)
 
     def _name(self, rank: int) -> str:
         return f"rank {rank} on {self._hellos[rank].host}"

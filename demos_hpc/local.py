@@ -15,6 +15,7 @@ from .errors import InvalidInput
 from .fingerprint import describe_arithmetic
 from .messages import Operation
 from .model import LoadedModel, load
+from .peers import Person
 from .transport.loopback import LoopbackPort, make_pair
 from .worker import Worker
 
@@ -46,7 +47,7 @@ class LocalService:
         for nth in range(n_workers):
             port = LoopbackPort()
             there, here = make_pair(self._port, port, ("dispatcher", f"worker {nth}"))
-            self.dispatcher.add_worker(there)
+            self.dispatcher.add_worker(there, Person(""))
             worker = Worker(f"worker {nth}", port, here)
             worker.offer(lambda: _load(model), describe_arithmetic())
             self._workers.append(worker)
@@ -64,7 +65,7 @@ class LocalService:
         """A further client."""
         port = LoopbackPort(self.turn)
         there, here = make_pair(self._port, port, ("dispatcher", f"client {next(self._names)}"))
-        self.dispatcher.add_client(there, user)
+        self.dispatcher.add_client(there, Person(user))
         connection = Connection(port, here, self._config)
         return RemoteModel(connection, connection.ask(Operation.METADATA, {}).result())
 

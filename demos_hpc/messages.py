@@ -36,10 +36,20 @@ class Kind(IntEnum):
     WELCOME = 8
     GOODBYE = 9
     END = 10
+    CHALLENGE = 11
+    PROOF = 12
+    PING = 13
+    PONG = 14
+    BEAT = 15
+    TICKET = 16
+    NOW = 17
+    SWITCH = 18
+    RING = 19
+    COMPRESSED = 20
 
 
 class Operation(IntEnum):
-    """What a model can be asked for."""
+    """What a model can be asked for, and, from `STATISTICS` on, a server."""
 
     LOG_DENSITY = 1
     LOG_DENSITY_GRADIENT = 2
@@ -49,6 +59,9 @@ class Operation(IntEnum):
     EVALUATE = 6
     METADATA = 7
     SET_PARAMS = 8
+    STATISTICS = 9
+    DRAIN = 10
+    STOP = 11
 
     @property
     def title(self) -> str:
@@ -82,7 +95,7 @@ def from_json(array: Array) -> Any:
         raise BadFrame(f"{array.size} bytes that should be JSON are not: {error}") from None
 
 
-class _FromJson:
+class FromJson:
     """Builds a frozen dataclass from what JSON gave: unknown members, of a newer minor version, are left out."""
 
     @classmethod
@@ -109,7 +122,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Hello(_FromJson):
+class Hello(FromJson):
     """Who a process is, said once when the ranks of one launch call the roll.
 
     ``role`` is ``server`` or ``client``; ``group`` names the processes that belong together: those that were
@@ -129,7 +142,7 @@ class Hello(_FromJson):
 
 
 @dataclass(frozen=True)
-class Welcome(_FromJson):
+class Welcome(FromJson):
     """The answer to Hello: everybody's, in order of their ranks, and a word that they share."""
 
     hellos: list[dict[str, Any]]
@@ -137,7 +150,7 @@ class Welcome(_FromJson):
 
 
 @dataclass(frozen=True)
-class Offer(_FromJson):
+class Offer(FromJson):
     """What a worker has to offer, once its model is loaded: the model's spec, or why there is none.
 
     ``fingerprint`` is what results may depend on to the last bit: NumPy, its libraries, CPU features. ``source``
@@ -152,7 +165,7 @@ class Offer(_FromJson):
 
 
 @dataclass(frozen=True)
-class Failure(_FromJson):
+class Failure(FromJson):
     """Why a request has no answer; the payload of a RESULT or REPLY whose status is not OK."""
 
     status: int

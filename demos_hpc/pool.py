@@ -208,6 +208,8 @@ class Pool:
         units = event.units
         if not self._idle or self.shares.waiting or self.retries or event.available != units or units > event.limit:
             return None
+        if request.party.is_suspended:
+            return None
         if units * work.per_unit > SHORTEST_CHUNK if work.per_unit else units > FIRST_UNITS:
             return None
         request.arrived = request.handed = units

@@ -81,9 +81,9 @@ def serve(model: str, config: Config) -> None:
         if launch.rank == 0:
             dispatcher = Dispatcher(launch.port, config, len(launch.servers))
             for link in launch.servers:
-                dispatcher.add_worker(link)
+                dispatcher.add_worker(link, launch.person_of(link))
             for link in launch.clients:
-                dispatcher.add_client(link, launch.user_of(link))
+                dispatcher.add_client(link, launch.person_of(link))
             if busy := dispatcher.serve(lambda: dispatcher.n_clients == 0):
                 launch.abort(f"{', '.join(busy)} still computed what nobody waited for, and was ended", 0)
         else:

@@ -26,6 +26,8 @@ from .events import (
     Cancelled,
     ClientJoined,
     ClientLost,
+    ClientResumed,
+    ClientStalled,
     Drain,
     Event,
     Evict,
@@ -65,10 +67,11 @@ class Limits(NamedTuple):
 class _Client:
     """A client, with an account at each model that it calls."""
 
-    __slots__ = ("accounts", "requests", "user")
+    __slots__ = ("accounts", "is_stalled", "requests", "user")
 
     def __init__(self, user: str) -> None:
         self.user = user
+        self.is_stalled = False
         self.accounts: dict[int, tuple[Pool, Party[Request]]] = {}
         self.requests: dict[int, Request] = {}
 
@@ -96,6 +99,8 @@ class Scheduler:
             WorkerLost: self._worker_lost,
             ClientJoined: self._client_joined,
             ClientLost: self._client_lost,
+            ClientStalled: self._client_stalled,
+            ClientResumed: self._client_resumed,
             Cancelled: self._cancelled,
             Tick: self._tick,
             Drain: self._drain,
@@ -134,6 +139,8 @@ class Scheduler:
         if account is None:
             pool = self._pool(event.model)
             account = client.accounts[event.model] = pool, pool.shares.join(client.user)
+            if client.is_stalled:
+                pool.shares.suspend(account[1])
         pool, party = account
         refusal = None
         if self.is_draining:
@@ -206,6 +213,19 @@ class Scheduler:
             self._end(request, actions)
         for pool, _ in client.accounts.values():
             self._fill(pool, now, actions)
+
+    def _client_stalled(self, event: ClientStalled, now: float, actions: list[Action]) -> None:
+        if client := self._clients.get(event.client):
+            client.is_stalled = True
+            for pool, party in client.accounts.values():
+                pool.shares.suspend(party)
+
+    def _client_resumed(self, event: ClientResumed, now: float, actions: list[Action]) -> None:
+        if client := self._clients.get(event.client):
+            client.is_stalled = False
+            for pool, party in client.accounts.values():
+                pool.shares.resume(party)
+                self._fill(pool, now, actions)
 
     # ---- workers come and go --------------------------------------------------------------------------------
 

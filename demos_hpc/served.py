@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from .errors import InvalidInput, TooLarge
+from .errors import Busy, InvalidInput, TooLarge
 from .messages import FloatArray, Operation
 from .plan import Plan, make_plan
 from .spec import ModelSpec
@@ -14,6 +15,18 @@ from .wire import Frame, Layout
 
 #: Plans kept for requests that look like earlier ones.
 KEPT_PLANS = 4096
+#: How often parameters are set again where another server was faster.
+TRIES = 10
+
+
+class ParamStore(Protocol):
+    """Where the server-side parameters of one model outlive its servers (`revisions`)."""
+
+    def read(self) -> tuple[int, dict[str, float]] | None: ...
+
+    def find_newest(self) -> int: ...
+
+    def write(self, revision: int, values: Mapping[str, float]) -> bool: ...
 
 
 @dataclass
@@ -41,13 +54,38 @@ class Served:
         self.workers = 0
         self.fingerprints: list[str] = []
         self.statistics = Statistics()
+        self._store: ParamStore | None = None
         self._max_request_bytes = max_request_bytes
         self._plans: dict[tuple[int, int, int, Layout], Plan] = {}
 
     def set_params(self, changes: Any) -> None:
         """Changes server-side parameters, ``{name: value}``, and their revision."""
-        self.defaults = self.spec.change(self.defaults, changes)
-        self.revision += 1
+        for _ in range(TRIES):
+            self.follow()
+            defaults, revision = self.spec.change(self.defaults, changes), self.revision + 1
+            if self._store is not None:
+                revision = max(revision, self._store.find_newest() + 1)
+                if not self._store.write(revision, self._name_values(defaults)):
+                    continue  # another server of this model was faster
+            self.defaults, self.revision = defaults, revision
+            return
+        raise Busy(f"other servers of model {self.spec.name!r} change its parameters all the time; try again")
+
+    def keep_in(self, store: ParamStore) -> None:
+        """From now on server-side parameters are those in ``store``, as for all servers of this model."""
+        self._store = store
+        self.follow()
+
+    def follow(self) -> None:
+        """Takes over what another server of this model has set, if anything."""
+        found = None if self._store is None else self._store.read()
+        if found is not None and found[0] > self.revision:
+            self.defaults = self.spec.change(self.spec.defaults, found[1])
+            self.revision = found[0]
+
+    def _name_values(self, params: FloatArray) -> dict[str, float]:
+        values = zip(self.spec.param_names, params.tolist(), strict=True)
+        return {name: value for name, value in values if not math.isnan(value)}
 
     def plan(self, frame: Frame) -> Plan:
         """How a request is worked on; `InvalidInput`, `NotOffered` or `TooLarge` where it is not."""

@@ -24,7 +24,7 @@ _Entry = tuple[float, int, Any]
 class Party(Generic[Item]):
     """A client with its waiting items, in order."""
 
-    __slots__ = ("entry", "queue", "served", "user")
+    __slots__ = ("entry", "is_suspended", "queue", "served", "user")
 
     def __init__(self, user: User[Item]) -> None:
         self.user = user
@@ -32,10 +32,12 @@ class Party(Generic[Item]):
         #: An ordered set: items leave at the front, or from anywhere when they are cancelled.
         self.queue: OrderedDict[Item, None] = OrderedDict()
         self.entry: _Entry | None = None
+        #: Whether nothing of it is served for now.
+        self.is_suspended = False
 
     @property
     def waits(self) -> bool:
-        return bool(self.queue)
+        return bool(self.queue) and not self.is_suspended
 
 
 class User(Generic[Item]):
@@ -77,16 +79,30 @@ class Shares(Generic[Item]):
 
     def push(self, party: Party[Item], item: Item) -> None:
         """``item`` waits, behind the party's others."""
-        user = party.user
+        if party.is_suspended:
+            party.queue[item] = None
+            return
         if not party.queue:
-            self._return(party)
-            if party.entry is None:
-                self._enter(user.turns, party)
-            if user.entry is None:
-                self._enter(self._turns, user)
+            self._come(party)
         party.queue[item] = None
-        user.waiting += 1
+        party.user.waiting += 1
         self.waiting += 1
+
+    def suspend(self, party: Party[Item]) -> None:
+        """Nothing of the party is served until `resume`."""
+        if not party.is_suspended:
+            party.is_suspended = True
+            party.user.waiting -= len(party.queue)
+            self.waiting -= len(party.queue)
+
+    def resume(self, party: Party[Item]) -> None:
+        """The party is served again, as one that was away."""
+        if party.is_suspended:
+            party.is_suspended = False
+            if party.queue:
+                self._come(party)
+                party.user.waiting += len(party.queue)
+                self.waiting += len(party.queue)
 
     def skip(self, party: Party[Item]) -> None:
         """It is the party's turn, as nothing waits."""
@@ -105,8 +121,9 @@ class Shares(Generic[Item]):
     def remove(self, party: Party[Item], item: Item) -> None:
         """``item`` of this party waits no more."""
         del party.queue[item]
-        party.user.waiting -= 1
-        self.waiting -= 1
+        if not party.is_suspended:
+            party.user.waiting -= 1
+            self.waiting -= 1
 
     def charge(self, party: Party[Item], seconds: float) -> None:
         """The party was served for ``seconds``, or gets back what it was charged too much."""
@@ -118,6 +135,14 @@ class Shares(Generic[Item]):
                 self._enter(user.turns, party)
             if user.entry and user.served < user.entry[0]:
                 self._enter(self._turns, user)
+
+    def _come(self, party: Party[Item]) -> None:
+        """The party has something waiting again."""
+        self._return(party)
+        if party.entry is None:
+            self._enter(party.user.turns, party)
+        if party.user.entry is None:
+            self._enter(self._turns, party.user)
 
     def _return(self, party: Party[Item]) -> None:
         """A party that was away starts at the level of those who are served now."""

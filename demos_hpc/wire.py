@@ -252,6 +252,16 @@ def split(buffer: bytearray) -> Iterator[tuple[Header, int]]:
             return
 
 
+def find_head_bytes(header: Header, buffer: bytearray, start: int = 0) -> int:
+    """Bytes of header and descriptors; more than there are after ``start`` where the descriptors are cut off."""
+    at = start + HEADER_BYTES
+    for _ in range(header.n_arrays):
+        if at + 1 >= len(buffer):
+            return at + ALIGNMENT - start
+        at += ALIGNMENT * (1 + buffer[at + 1])
+    return at - start
+
+
 def _read_descriptors(header: Header, buffer: bytearray, start: int) -> bytes:
     at = begin = start + HEADER_BYTES
     try:

@@ -20,8 +20,8 @@ TESTS = Path(__file__).parent
 FLOORS: dict[str, tuple[str, ...]] = {
     "0 words": ("errors", "version"),
     "1 what is said": (
-        "messages", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads", "watchdog",
-        "children", "mpiexec",
+        "messages", "greetings", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads", "watchdog",
+        "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates",
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model", "cost", "quadrature", "starter"),
     "3 brain": (
@@ -29,8 +29,9 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "adapters",
     ),
     "4 transport": (
-        "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi", "calls",
-        "refusals", "catalog",
+        "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi",
+        "transport.inflow", "transport.compression", "transport.tcp", "peers", "calls", "refusals", "catalog",
+        "accounts", "intake", "door",
     ),
     "5 worker and client": ("worker", "connection", "submit", "likelihood", "samplers", "client", "launch"),
     "6 dispatcher": ("dispatcher",),

@@ -24,7 +24,7 @@ def test_exception_names_its_status(status: Status) -> None:
 
 def test_every_exception_has_a_status_that_leads_back_to_it() -> None:
     """Those of one process only, which never travel, count as internal."""
-    local = {DemosError, errors.LaunchError}
+    local = {DemosError, errors.LaunchError, errors.RegistryError}
     assert {EXCEPTION_OF[e.status] for e in EXCEPTIONS if e not in local} == set(EXCEPTIONS) - local
     assert {e.status for e in local} == {Status.INTERNAL}
 
@@ -45,6 +45,7 @@ def test_exception_says_what_it_was_given_and_is_documented(exception: type[Demo
         (errors.TooLarge, ValueError),
         (errors.BadFrame, ValueError),
         (errors.ServerLost, ConnectionError),
+        (errors.RegistryError, OSError),
         (errors.ModelNotFound, LookupError),
     ],
 )

@@ -42,7 +42,18 @@ enum demos_kind {
     DEMOS_HELLO = 7,   /* any -> d  who I am (JSON) */
     DEMOS_WELCOME = 8, /* d -> any  who everybody is (JSON) */
     DEMOS_GOODBYE = 9, /* any -> d  I shall send nothing more */
-    DEMOS_END = 10     /* d -> any  the service is over */
+    DEMOS_END = 10,    /* d -> any  the service is over */
+    /* At the door, and on the streams behind it. */
+    DEMOS_CHALLENGE = 11, /* d -> any  prove who you are (JSON) */
+    DEMOS_PROOF = 12,     /* any -> d  here is the proof (JSON) */
+    DEMOS_PING = 13,      /* any -> d  are you there? */
+    DEMOS_PONG = 14,      /* d -> any  I am */
+    DEMOS_BEAT = 15,      /* w -> d  how I am (JSON) */
+    DEMOS_TICKET = 16,    /* any -> d  may we go on by MPI? d -> any  there, or not (JSON) */
+    DEMOS_NOW = 17,       /* any -> d  I connect now (JSON) */
+    DEMOS_SWITCH = 18,    /* d -> any  what follows goes by MPI; with a status: it stays here */
+    DEMOS_RING = 19,      /* both ways  look into your MPI mailbox */
+    DEMOS_COMPRESSED = 20 /* both ways  a large frame, compressed */
 };
 
 enum demos_operation {
@@ -53,7 +64,11 @@ enum demos_operation {
     DEMOS_SAMPLE = 5,
     DEMOS_EVALUATE = 6,
     DEMOS_METADATA = 7,
-    DEMOS_SET_PARAMS = 8
+    DEMOS_SET_PARAMS = 8,
+    /* Of the server, not of a model. */
+    DEMOS_STATISTICS = 9,
+    DEMOS_DRAIN = 10,
+    DEMOS_STOP = 11
 };
 
 enum demos_status {
@@ -72,7 +87,8 @@ enum demos_status {
     DEMOS_BAD_VERSION = 12,    /* another major version of the wire */
     DEMOS_SERVER_LOST = 13,
     DEMOS_INTERNAL = 14,       /* a defect of demos-hpc itself */
-    DEMOS_MODEL_NOT_FOUND = 15 /* there is no such file, module or class */
+    DEMOS_MODEL_NOT_FOUND = 15, /* there is no such file, module or class */
+    DEMOS_REFUSED = 16         /* whoever asks has no right to it */
 };
 
 enum demos_flag {

@@ -1,4 +1,4 @@
-"""How frames travel: in one process (`loopback`), between the ranks of one launch (`mpi`).
+"""How frames travel: in one process (`loopback`), between ranks (`mpi`), over sockets (`tcp`).
 
 A *link* is a two-way channel of frames between two processes; a *port* is where all links of a process end.
 Dispatcher, worker and client know these two protocols and nothing of what is behind them.
@@ -20,6 +20,17 @@ class Link(Protocol):
     @property
     def name(self) -> str:
         """The peer, for messages: "rank 3 on node17"."""
+
+    @property
+    def transport(self) -> str:
+        """How frames travel now: loopback, mpi, tcp or unix."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was sent and has not left yet."""
+
+    def part(self) -> None:
+        """Ends the link once what was sent has left; links of one launch end with it."""
 
     def send(self, packed: Packed) -> None:
         """Sends a frame, or several small ones joined; never blocks, and keeps what it needs until it is sent."""

@@ -37,10 +37,16 @@ class LoopbackPort:
 class LoopbackLink:
     """One end of a pair."""
 
+    transport = "loopback"
+    unsent_bytes = 0
+
     def __init__(self, name: str) -> None:
         self.name = name
         self._port: LoopbackPort | None = None
         self._peer: LoopbackLink | None = None
+
+    def part(self) -> None:
+        """Nothing is ever under way."""
 
     def send(self, packed: Packed) -> None:
         assert self._peer is not None

@@ -38,6 +38,8 @@ MOST_ARRIVALS = 256
 class MpiLink:
     """A link to one rank of a communicator."""
 
+    transport = "mpi"
+
     def __init__(self, port: MpiPort, comm: MPI.Comm, rank: int, peer: int, name: str) -> None:
         self.name = name
         #: The peer's rank in the world.
@@ -49,6 +51,13 @@ class MpiLink:
         self._outgoing: deque[tuple[MPI.Request, object]] = deque()
         #: Frames in order, the first of them still incomplete, with room for their arrays.
         self.incoming: deque[tuple[Arrival, list[Array]]] = deque()
+
+    @property
+    def unsent_bytes(self) -> int:
+        return sum(len(memoryview(buffer)) for _, buffer in self._outgoing)  # type: ignore[arg-type]
+
+    def part(self) -> None:
+        """A link of one launch ends with it."""
 
     def send(self, packed: Packed) -> None:
         head, tail = packed

@@ -1,0 +1,178 @@
+"""What users of a server may do, how much of it, and what they have done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from .budgets import NEVER, Budgets
+from .calls import Batch, Call
+from .errors import AccessRefused, Busy, Status, TooLarge
+from .greetings import Beat
+from .messages import Operation
+from .metrics import Metrics
+from .peers import Peer
+from .served import Served
+
+#: Said to everybody who has no right, whatever it was.
+NO_RIGHT = "you may not do this here; the server's audit log says why"
+
+
+class Rights(Protocol):
+    """Who may do what (`access`)."""
+
+    def may(self, user: str, model: str, uuid: str, operation: str) -> bool: ...
+
+
+class Records(Protocol):
+    """Where it is written down who did what (`audit`)."""
+
+    def write(
+        self, who: str, what: str, origin: str, model: str, request: int, rows: int, seconds: float, outcome: str
+    ) -> None: ...
+
+
+class Accounts:
+    """The accounts of one server. Without ``rights`` everybody may do everything: one launch trusts its ranks."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        name: str = "",
+        rights: Rights | None = None,
+        budgets: Budgets | None = None,
+        records: Records | None = None,
+    ) -> None:
+        self.metrics = Metrics(name, clock())
+        self._clock = clock
+        self._rights = rights
+        self._budgets = budgets
+        self._records = records
+        #: Labels of workers that were given up, for whoever has started them.
+        self.evicted: list[str] = []
+
+    # ---- requests -------------------------------------------------------------------------------------------
+
+    def check(self, peer: Peer, served: Served, operation: int) -> None:
+        """`AccessRefused` where the peer's user has no right to this."""
+        right = peer.rights.get((served.handle, operation))
+        if right is None:
+            right = self._rights is None or self._rights.may(
+                peer.person.user, served.spec.name, served.spec.uuid, _name(operation)
+            )
+            peer.rights[served.handle, operation] = right
+        if not right:
+            self._refuse(peer, served.spec.name, operation)
+
+    def check_operator(self, peer: Peer, operation: int) -> None:
+        """The same for what is asked of the server, and not of a model."""
+        if self._rights is not None and not self._rights.may(peer.person.user, "", "", "operate"):
+            self._refuse(peer, "", operation)
+        if self._records is not None and operation != Operation.STATISTICS:
+            self._record(peer, "", operation, 0, 0, 0.0, int(Status.OK))
+
+    def _refuse(self, peer: Peer, model: str, operation: int) -> None:
+        self.metrics.request_refused(peer.person.user, int(Status.REFUSED))
+        if self._records is not None:
+            self._record(peer, model, operation, 0, 0, 0.0, int(Status.REFUSED))
+        raise AccessRefused(NO_RIGHT)
+
+    def charge(self, call: Call, now: float) -> None:
+        """`Busy` or `TooLarge` where the user is over a limit."""
+        peer = call.peer
+        if self._budgets is None or peer is None:
+            return
+        user, rows = peer.person.user, call.plan.rows
+        wait = self._budgets.take(user, rows, call.n_bytes, now)
+        if not wait:
+            return
+        status = Status.TOO_LARGE if wait == NEVER else Status.BUSY
+        self.metrics.request_refused(user, int(status))
+        if self._records is not None:
+            self._record(peer, call.model, call.operation, call.id, rows, 0.0, int(status))
+        if wait == NEVER:
+            raise TooLarge(f"a request of {call.n_bytes} bytes is over what {user} may have in flight: split it")
+        error = Busy(f"{user} is over a limit of this server; try again in {wait:.3g} s")
+        error.retry_after = wait
+        raise error
+
+    def settle(self, call: Call, now: float) -> None:
+        """A request has its final reply, or its client is gone."""
+        peer = call.peer
+        if peer is None:
+            return
+        user, rows, seconds = peer.person.user, call.plan.rows, now - call.arrived
+        self.metrics.request_done(user, call.model, call.operation, rows, seconds, call.status)
+        if self._budgets is not None:
+            self._budgets.give_back(user, call.n_bytes)
+        if self._records is not None:
+            self._record(peer, call.model, call.operation, call.id, rows, seconds, call.status)
+
+    def note_params(self, peer: Peer, served: Served) -> None:
+        """Server-side parameters were changed."""
+        if self._records is not None:
+            self._record(peer, served.spec.name, int(Operation.SET_PARAMS), 0, 0, 0.0, int(Status.OK))
+
+    def _record(
+        self, peer: Peer, model: str, operation: int, request: int, rows: int, seconds: float, status: int
+    ) -> None:
+        assert self._records is not None
+        outcome = Status(status).name.lower() if status in set(Status) else str(status)
+        self._records.write(
+            peer.person.user, _name(operation), peer.link.name, model, request, rows, seconds, outcome
+        )
+
+    # ---- who comes and goes ---------------------------------------------------------------------------------
+
+    def note_come(self, peer: Peer) -> None:
+        """A client, or an operator, is here."""
+        if peer.role == "client":
+            self.metrics.client_joined(peer.number, peer.person.user, peer.link.transport)
+
+    def note_serving(self, peer: Peer, served: Served) -> None:
+        """A worker has a model."""
+        person = peer.person
+        name = person.label or peer.link.name
+        self.metrics.worker_joined(
+            peer.number, name, person.host, person.pid, served.spec.name, peer.link.transport, self._clock()
+        )
+
+    def note_gone(self, peer: Peer, *, has_said_so: bool) -> None:
+        """A peer has left, or was lost."""
+        if peer.role == "worker":
+            (self.metrics.worker_left if has_said_so else self.metrics.worker_lost)(peer.number)
+        elif peer.role == "client":
+            (self.metrics.client_left if has_said_so else self.metrics.client_lost)(peer.number)
+
+    def note_evicted(self, peer: Peer) -> None:
+        """A worker is given up."""
+        self.metrics.worker_evicted(peer.number)
+        if peer.person.label:
+            self.evicted.append(peer.person.label)
+
+    # ---- workers --------------------------------------------------------------------------------------------
+
+    def note_begun(self, worker: int) -> None:
+        """A worker was given a chunk."""
+        self.metrics.chunk_begun(worker, self._clock())
+
+    def note_chunk(self, peer: Peer, batch: Batch, seconds: float) -> None:
+        """A worker is done with a chunk, which took its model ``seconds``."""
+        self.metrics.chunk_done(peer.number, seconds, self._clock())
+        each = seconds / len(batch.calls)
+        for call in batch.calls:
+            if call.peer is not None:
+                self.metrics.charge(call.peer.person.user, each)
+
+    def note_beat(self, peer: Peer, beat: Beat) -> None:
+        """A worker says how it is."""
+        self.metrics.worker_told(peer.number, beat.rss)
+
+
+def _name(operation: int) -> str:
+    try:
+        return Operation(operation).title
+    except ValueError:
+        return f"operation {operation}"

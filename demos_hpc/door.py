@@ -1,0 +1,195 @@
+"""The door: everybody who was not born in the server's MPI world comes in here, and proves who they are.
+
+A visit is four frames: Knock (HELLO), CHALLENGE, PROOF, and Admission (WELCOME) or a refusal. All refusals are the
+same bytes. Until then a peer may send small frames only, and has to be quick. The door has no socket of its own: links
+and what arrives on them are given to it, as to the dispatcher.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .errors import AccessRefused, BadFrame, BadVersion, DemosError, ServerLost, Status
+from .greetings import LONGEST_GREETING, Admission, Challenge, Knock, Proof
+from .identity import Key, check, make_nonce, prove
+from .messages import Failure, Kind, from_json, to_json
+from .munge import decode
+from .refusals import pack_failure
+from .transport.tcp import StreamLink
+from .wire import Frame, pack
+
+#: Seconds that a peer has to prove who it is.
+VISIT_SECONDS = 10.0
+#: What everybody hears who is not let in.
+REFUSAL = Failure(int(Status.REFUSED), "this server does not let you in; its audit log says why")
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Somebody who was let in."""
+
+    link: StreamLink
+    knock: Knock
+    #: Who it is: as proved, or as claimed with a group's key.
+    user: str
+    number: int
+
+
+class _Visit:
+    __slots__ = ("deadline", "hello", "knock", "nonce")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.knock: Knock | None = None
+        self.hello = b""
+        self.nonce = ""
+
+
+@dataclass(frozen=True)
+class House:
+    """What a door knows of the server behind it."""
+
+    server: str
+    name: str
+    heartbeat: float
+    model_path: str = ""
+    #: Its MPI library, where links can go on by MPI.
+    mpi: str = ""
+    zstd: bool = False
+    #: The fingerprint of its certificate: a proof for one server is none for another.
+    binding: str = ""
+
+
+class Door:
+    """Lets peers in; ``keys`` by their id, MUNGE where ``by_munge``.
+
+    ``may_enter(user, role)`` says whether somebody whose identity is proved may come in as what it says.
+    ``refused(link, user, why)`` is told of everybody who was not let in.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        keys: Mapping[str, Key],
+        *,
+        by_munge: bool,
+        may_enter: Callable[[str, str], bool],
+        refused: Callable[[StreamLink, str, str], None],
+        most_visits: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._house = house
+        self._keys = keys
+        self._by_munge = by_munge
+        self._may_enter = may_enter
+        self._refused = refused
+        self._most_visits = most_visits
+        self._clock = clock
+        self._visits: dict[StreamLink, _Visit] = {}
+        self._last_number = 0
+
+    def __repr__(self) -> str:
+        return f"<Door of {self._house.name}: {len(self._visits)} visits>"
+
+    def greet(self, link: StreamLink) -> None:
+        """Somebody has connected."""
+        if len(self._visits) >= self._most_visits:  # who came first has had most time
+            first = next(iter(self._visits))
+            self._refuse(first, "", "too many others are waiting at the door")
+        self._visits[link] = _Visit(self._clock() + VISIT_SECONDS)
+
+    def take(self, link: StreamLink, arrived: Frame | DemosError) -> Guest | None:
+        """What has come from a visitor; a guest, once it is one."""
+        visit = self._visits.get(link)
+        if visit is None:
+            return None
+        knock = visit.knock
+        try:
+            if isinstance(arrived, DemosError):
+                raise arrived
+            if knock is None:
+                self._take_knock(link, visit, arrived)
+                return None
+            return self._take_proof(link, visit, knock, arrived)
+        except ServerLost:
+            del self._visits[link]
+        except BadVersion as error:  # no secret, and the peer can do something about it
+            link.send(pack_failure(Kind.REPLY, 0, Failure.of(error)))
+            self._refuse(link, knock.user if knock else "", str(error))
+        except DemosError as error:
+            self._refuse(link, knock.user if knock else "", str(error))
+        return None
+
+    def tick(self) -> None:
+        """Sends those away who take too long."""
+        now = self._clock()
+        for link, visit in list(self._visits.items()):
+            if visit.deadline > now:
+                break  # they are in order
+            self._refuse(link, visit.knock.user if visit.knock else "", "no proof in time")
+
+    def _take_knock(self, link: StreamLink, visit: _Visit, frame: Frame) -> None:
+        visit.hello = _read(frame, Kind.HELLO)
+        visit.knock = Knock.from_dict(from_json(frame.arrays[0]))
+        visit.nonce = make_nonce()
+        methods = ["munge"] * self._by_munge + ["key"] * bool(self._keys)
+        link.send(pack(Kind.CHALLENGE, [to_json(Challenge(visit.nonce, methods).to_dict())]))
+
+    def _take_proof(self, link: StreamLink, visit: _Visit, knock: Knock, frame: Frame) -> Guest:
+        _read(frame, Kind.PROOF)
+        proof = Proof.from_dict(from_json(frame.arrays[0]))
+        binding = self._house.binding
+        answer = ""
+        if proof.method == "munge" and self._by_munge:
+            credential = decode(proof.proof)
+            if credential.payload != make_munge_payload(visit.hello, knock.nonce, visit.nonce, binding):
+                raise AccessRefused("a credential of MUNGE for another connection")
+            user = credential.user
+        else:
+            key = self._keys.get(proof.key) if proof.method == "key" else None
+            if not check(key, proof.proof, "peer", visit.hello, knock.nonce, visit.nonce, binding) or key is None:
+                raise AccessRefused(f"no proof of key {proof.key!r}")
+            user = knock.user if key.id == "*" else key.id
+            answer = prove(key, "server", visit.hello, knock.nonce, visit.nonce, binding)
+        if not self._may_enter(user, knock.role):
+            raise AccessRefused(f"{user} may not come in as {knock.role}")
+        del self._visits[link]
+        number = self._last_number = self._last_number + 1
+        house = self._house
+        admission = Admission(
+            house.server,
+            house.name,
+            number,
+            answer,
+            house.heartbeat,
+            zstd=house.zstd and knock.zstd,
+            mpi=house.mpi,
+            model_path=house.model_path,
+        )
+        link.name = f"{knock.role} {number} ({user}, process {knock.pid} on {knock.host})"
+        link.send(pack(Kind.WELCOME, [to_json(admission.to_dict())]))
+        return Guest(link, knock, user, number)
+
+    def _refuse(self, link: StreamLink, user: str, why: str) -> None:
+        del self._visits[link]
+        self._refused(link, user, why)
+        link.send(pack_failure(Kind.REPLY, 0, REFUSAL))
+        link.part()
+
+
+def make_munge_payload(hello: bytes, nonce_peer: str, nonce_server: str, binding: str) -> bytes:
+    """What a credential of MUNGE is made for: this connection, and no other."""
+    parts = (hello, nonce_peer.encode(), nonce_server.encode(), binding.encode())
+    return hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).digest()
+
+
+def _read(frame: Frame, kind: Kind) -> bytes:
+    """The JSON text of a greeting."""
+    if frame.header.kind != kind or len(frame.arrays) != 1:
+        raise BadFrame(f"a frame of kind {frame.header.kind} where {kind.name} is due")
+    if frame.arrays[0].nbytes > LONGEST_GREETING:
+        raise BadFrame(f"a greeting of {frame.arrays[0].nbytes} bytes")
+    return frame.arrays[0].tobytes()

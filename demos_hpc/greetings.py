@@ -1,0 +1,85 @@
+"""What is said at the door before frames travel, and on the links behind it. All of it is JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import BadFrame
+from .messages import FromJson
+
+#: What comes through the door: those who call, those who compute, those who look after it.
+ROLES = ("client", "worker", "operator")
+#: Longest text of one of these messages, bytes.
+LONGEST_GREETING = 8192
+
+
+@dataclass(frozen=True)
+class Knock(FromJson):
+    """Who a peer says it is: the first frame on a connection.
+
+    ``nonce`` is fresh for each connection; ``mpi`` is the peer's MPI library, empty where it has none;
+    ``zstd`` says that it can inflate. ``label`` is what a supervisor calls a worker that it has started.
+    """
+
+    role: str
+    user: str
+    host: str
+    pid: int
+    nonce: str
+    mpi: str = ""
+    zstd: bool = False
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise BadFrame(f"a knock with the unknown role {self.role!r}")
+
+
+@dataclass(frozen=True)
+class Challenge(FromJson):
+    """What the peer has to prove its right with."""
+
+    nonce: str
+    methods: list[str]
+
+
+@dataclass(frozen=True)
+class Proof(FromJson):
+    """The answer to a challenge. ``method`` is ``key``, then ``key`` names it, or ``munge``."""
+
+    method: str
+    proof: str
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Admission(FromJson):
+    """The peer is let in; ``proof`` is the server's own, by the same key (empty by MUNGE).
+
+    ``number`` is what the peer is called in logs. ``heartbeat`` is in seconds. ``model_path`` is what a worker
+    loads that was not told otherwise.
+    """
+
+    server: str
+    name: str
+    number: int
+    proof: str
+    heartbeat: float
+    zstd: bool = False
+    mpi: str = ""
+    model_path: str = ""
+
+
+@dataclass(frozen=True)
+class Beat(FromJson):
+    """How a worker is: the memory that it has, bytes."""
+
+    rss: int
+
+
+@dataclass(frozen=True)
+class Ticket(FromJson):
+    """The way to go on by MPI: the port to connect to, and where the pair's shared flags lie."""
+
+    port: str
+    flags: str = ""

@@ -1,0 +1,119 @@
+"""What clients and operators ask of a server: each frame becomes an event for the scheduler, or is answered at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from .accounts import Accounts
+from .calls import Call
+from .catalog import Catalog
+from .errors import BadFrame, InvalidInput, StaleRevision
+from .events import Cancelled, Event, RequestArrived, UnitsArrived
+from .messages import Flag, Kind, Operation, from_json, to_json
+from .peers import Peer
+from .refusals import refuse
+from .wire import Frame, pack
+
+_METADATA = int(Operation.METADATA)
+_SET_PARAMS, _STATISTICS = int(Operation.SET_PARAMS), int(Operation.STATISTICS)
+
+
+class Intake:
+    """The calls of all clients, from their arrival to their final reply."""
+
+    def __init__(self, catalog: Catalog, accounts: Accounts) -> None:
+        self._catalog = catalog
+        self._accounts = accounts
+        #: By their number.
+        self.calls: dict[int, Call] = {}
+        self._last_number = 0
+        #: What operators may ask for: each gets what was asked with, and returns the answer.
+        self.controls: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+    def take_request(self, peer: Peer, frame: Frame, now: float) -> Event | None:
+        header = frame.header
+        if header.operation == _METADATA:
+            self._catalog.ask(peer.link, header.id, _read_name(frame))
+            return None
+        if header.operation >= _STATISTICS:
+            self._control(peer, frame)
+            return None
+        served = self._catalog.models.get(header.model)
+        if served is None:
+            raise InvalidInput(f"there is no model with handle {header.model} here")
+        if header.id in peer.calls:
+            raise InvalidInput(f"request id {header.id} is in use already")
+        self._accounts.check(peer, served, header.operation)
+        if header.operation == _SET_PARAMS:
+            served.set_params(from_json(_only_array(frame)))
+            self._accounts.note_params(peer, served)
+            peer.link.send(pack(Kind.REPLY, id=header.id, flags=Flag.FINAL, revision=served.revision))
+            return None
+        if header.revision not in (0, served.revision):
+            raise StaleRevision(
+                f"the parameters of model {served.spec.name!r} have revision {served.revision} now;"
+                f" this client pinned {header.revision}"
+            )
+        plan = served.plan(frame)
+        call = Call(peer.link, frame, plan, served.defaults, served.revision, now)
+        call.peer, call.model = peer, served.spec.name
+        self._accounts.charge(call, now)
+        number = peer.calls[header.id] = self._last_number = self._last_number + 1
+        self.calls[number] = call
+        served.statistics.requests += 1
+        served.statistics.rows += header.n_rows
+        return RequestArrived(
+            number,
+            peer.number,
+            header.model,
+            header.operation,
+            plan.units,
+            plan.first_units,
+            now + header.deadline_ms / 1e3 if header.deadline_ms else math.inf,
+            plan.merge_key(served.revision) if frame.is_inline else None,
+            plan.period,
+            plan.limit,
+            plan.block,
+        )
+
+    def take_rows(self, peer: Peer, frame: Frame, now: float) -> Event | None:
+        number = peer.calls.get(frame.header.id)
+        if number is None:
+            return None  # the request has failed meanwhile
+        try:
+            return UnitsArrived(number, self.calls[number].add(frame))
+        except (InvalidInput, BadFrame) as error:
+            refuse(peer.link, frame.header.id, error)
+            peer.calls.pop(frame.header.id)  # it has its final reply
+            return Cancelled(number)
+
+    def take_cancel(self, peer: Peer, frame: Frame, now: float) -> Event | None:
+        number = peer.calls.get(frame.header.id)
+        return None if number is None else Cancelled(number)
+
+    def _control(self, peer: Peer, frame: Frame) -> None:
+        control = self.controls.get(frame.header.operation)
+        if control is None:
+            raise InvalidInput(f"this server has no operation {frame.header.operation}")
+        self._accounts.check_operator(peer, frame.header.operation)
+        question = from_json(_only_array(frame)) if frame.header.n_arrays else {}
+        if not isinstance(question, dict):
+            raise BadFrame(f"a question is a JSON object, not {type(question).__name__}")
+        answer = to_json(control(question))
+        peer.link.send(pack(Kind.REPLY, [answer], id=frame.header.id, flags=Flag.FINAL))
+
+
+def _read_name(frame: Frame) -> str | None:
+    """Which model a question is about; None for the only one."""
+    question = from_json(_only_array(frame)) if frame.header.n_arrays else {}
+    if not isinstance(question, dict):
+        raise BadFrame(f"a question is a JSON object, not {type(question).__name__}")
+    return question.get("model")
+
+
+def _only_array(frame: Frame) -> Any:
+    if len(frame.arrays) != 1:
+        raise BadFrame(f"a frame of kind {frame.header.kind} with {len(frame.arrays)} arrays instead of one")
+    return frame.arrays[0]

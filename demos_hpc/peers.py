@@ -1,0 +1,53 @@
+"""Clients and workers as a dispatcher knows them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .served import Served
+from .transport import Link
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whose process a peer is, and where; ``label`` is what a supervisor calls a worker that it has started."""
+
+    user: str
+    host: str = ""
+    pid: int = 0
+    label: str = ""
+
+
+class Peer:
+    """A process at the other end of a link, with the number that the scheduler knows it by.
+
+    Guests came in through the door: their links end when they go. Those who were born in the server's launch hear
+    when the service ends, whatever became of them.
+    """
+
+    __slots__ = (
+        "calls", "has_offered", "is_guest", "link", "number", "person", "rights", "role", "served",
+        "stalled_since", "unsent_bytes",
+    )  # fmt: skip
+
+    def __init__(self, number: int, link: Link, role: str, person: Person, *, is_guest: bool) -> None:
+        self.number = number
+        self.link = link
+        #: client, worker or operator.
+        self.role = role
+        self.person = person
+        self.is_guest = is_guest
+        self.has_offered = False
+        #: What a worker serves.
+        self.served: Served | None = None
+        #: The numbers of a client's unanswered calls, by their id on the wire.
+        self.calls: dict[int, int] = {}
+        #: What was found out about the rights of its user, by model and operation.
+        self.rights: dict[tuple[int, int], bool] = {}
+        #: Since when it has not taken its answers, and how much of them waited then.
+        self.stalled_since = math.inf
+        self.unsent_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.number}: {self.link.name}, {len(self.calls)} calls>"

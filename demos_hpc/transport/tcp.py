@@ -1,0 +1,360 @@
+"""Frames over sockets: TCP, with or without TLS, and Unix sockets on one host. No MPI is needed.
+
+Nothing blocks but `StreamPort.wait`. What cannot be sent at once is kept, with the arrays it refers to, and sent when
+the socket takes it; large arrays go from where they lie to where they are wanted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..errors import BadFrame, BadVersion, DemosError, ServerLost
+from ..messages import Kind
+from ..wire import ALIGNMENT, Frame, Packed, pack
+from . import Arrival, Link, Place
+from .buffers import Buffers
+from .compression import Compressor
+from .inflow import Inflow
+
+#: Bytes read at once, into a buffer that all links share.
+READ_BYTES = 1 << 18
+#: Bytes of a large frame that one link may bring in before the others are looked at.
+MOST_BYTES = 4 << 20
+#: Room in the kernel for a Unix socket, bytes; TCP finds its own.
+SOCKET_BYTES = 4 << 20
+#: Buffers given to the kernel at once (IOV_MAX is 1024).
+MOST_VIEWS = 64
+#: Seconds between two rings of one peer: a ring keeps it awake for longer.
+RING_SECONDS = 15e-6
+#: What is being sent when a link ends has so many seconds to leave.
+PARTING = 5.0
+_GAPS = [bytes(n) for n in range(ALIGNMENT)]
+_RING = bytes(pack(Kind.RING).head)
+
+
+class StreamLink:
+    """A link over one socket. Once an MPI link is put beside it, frames take that, and this is its lifeline."""
+
+    def __init__(self, port: StreamPort, sock: socket.socket, name: str) -> None:
+        self.name = name
+        self.sock = sock
+        self._port = port
+        self._inflow = Inflow(lambda header, layout: port.place(self, header, layout))
+        #: What is still to be sent, with its number of bytes.
+        self._outgoing: deque[memoryview] = deque()
+        self.unsent_bytes = 0
+        self.is_closed = False
+        #: Set once both sides have agreed on it.
+        self.compressor: Compressor | None = None
+        #: The MPI link beside this one.
+        self.faster: Link | None = None
+        #: When it was last heard of, seconds on the monotonic clock.
+        self.heard = time.monotonic()
+        #: Until when what is being sent may leave, once nothing more will be taken in.
+        self.parting: float | None = None
+        self._rung = 0.0
+        #: Whether nothing that comes can be understood any more.
+        self._is_deaf = False
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.is_closed else "MPI" if self.faster else "stream"
+        return f"<StreamLink {self.name}: {state}, {self.unsent_bytes} bytes unsent>"
+
+    @property
+    def transport(self) -> str:
+        if self.faster is not None:
+            return self.faster.transport
+        return "unix" if self.sock.family == socket.AF_UNIX else "tcp"
+
+    # ---- out ------------------------------------------------------------------------------------------------
+
+    def send(self, packed: Packed) -> None:
+        if self.faster is not None:
+            self.faster.send(packed)
+        else:
+            self.send_here(packed)
+
+    def send_here(self, packed: Packed) -> None:
+        """Sends over the socket, whatever else there is."""
+        if self.is_closed or self.parting is not None:
+            return
+        if self.compressor is not None and packed.tail:
+            packed = self.compressor.deflate(packed)
+        head, tail = packed
+        if not tail and not self._outgoing and not len(head) % ALIGNMENT:
+            try:
+                n_bytes = self.sock.send(head)
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                n_bytes = 0
+            except OSError:
+                self._break()
+                return
+            if n_bytes < len(head):
+                self._keep([memoryview(head)[n_bytes:]])
+            return
+        views = [memoryview(head), *(memoryview(array.reshape(-1).view(np.uint8)) for array in tail)]  # type: ignore[arg-type]
+        if gap := -sum(map(len, views)) % ALIGNMENT:
+            views.append(memoryview(_GAPS[gap]))
+        self._keep(views)
+        if len(self._outgoing) == len(views):
+            self.push()
+
+    def ring(self) -> None:
+        """Makes the other side look into its MPI mailbox."""
+        now = time.perf_counter()
+        if now - self._rung > RING_SECONDS and not self._outgoing:
+            self._rung = now
+            self.send_here(Packed(bytearray(_RING), ()))
+
+    def _keep(self, views: Sequence[memoryview]) -> None:
+        self._outgoing.extend(views)
+        self.unsent_bytes += sum(map(len, views))
+        self._port.watch_sending(self)
+
+    def push(self) -> None:
+        """Sends what the socket takes."""
+        outgoing = self._outgoing
+        while outgoing:
+            try:
+                if self._is_tls:
+                    n_bytes = self.sock.send(outgoing[0])
+                else:
+                    n_bytes = self.sock.sendmsg([view for view, _ in zip(outgoing, range(MOST_VIEWS), strict=False)])
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                return
+            except OSError:
+                self._break()
+                return
+            self.unsent_bytes -= n_bytes
+            while outgoing and n_bytes >= len(outgoing[0]):
+                n_bytes -= len(outgoing.popleft())
+            if n_bytes:
+                outgoing[0] = outgoing[0][n_bytes:]
+        self._port.watch_sending(self)
+        self._end_sending()
+
+    # ---- in -------------------------------------------------------------------------------------------------
+
+    def read(self, arrived: list[Arrival]) -> None:
+        """Takes in what is there."""
+        if self.parting is not None or self._is_deaf:
+            self._discard()
+            return
+        scratch, total = self._port.scratch, 0
+        try:
+            while total < MOST_BYTES:
+                hole = self._inflow.hole
+                n_bytes = self.sock.recv_into(scratch if hole is None else hole)
+                if not n_bytes:
+                    raise ServerLost(f"the connection to {self.name} was closed by the other side")
+                total += n_bytes
+                if hole is None:
+                    is_all = n_bytes < len(scratch)
+                    frames = self._inflow.feed(bytearray(scratch[:n_bytes]))
+                else:
+                    is_all = n_bytes < len(hole)
+                    frames = self._inflow.fill(n_bytes)
+                for frame in frames:
+                    self._take(frame, arrived)
+                if is_all and not self._is_tls:  # the kernel has no more; TLS may
+                    break
+        except (BlockingIOError, ssl.SSLWantReadError):
+            pass
+        except (BadFrame, BadVersion, ServerLost) as error:
+            self._end(error, arrived)
+        except OSError as error:
+            self._end(ServerLost(f"the connection to {self.name} broke: {error.strerror or error}"), arrived)
+        if total:
+            self.heard = time.monotonic()
+
+    def _take(self, frame: Frame, arrived: list[Arrival]) -> None:
+        kind = frame.header.kind
+        if kind == Kind.RING:
+            return
+        if kind == Kind.COMPRESSED:
+            if self.compressor is None:
+                raise BadFrame("a compressed frame on a link where that was not agreed upon")
+            place = self._port.place
+            frame = self.compressor.inflate(frame, lambda header, layout: place(self, header, layout))
+        arrived.append((self, frame))
+
+    def _end(self, error: DemosError, arrived: list[Arrival]) -> None:
+        if not self.is_closed:
+            arrived.append((self, error))
+            if isinstance(error, ServerLost):
+                self.close()
+            else:
+                self._is_deaf = True  # what is wrong may still be said
+
+    def _break(self) -> None:
+        """Sending has failed; what is lost is found when reading."""
+        self._outgoing.clear()
+        self.unsent_bytes = 0
+        self._port.watch_sending(self)
+
+    def part(self) -> None:
+        """Ends it once what is being sent has left; what still comes is thrown away.
+
+        A socket that is closed with something unread in it would take back what was sent last.
+        """
+        if self.parting is None:
+            self.parting = time.monotonic() + PARTING
+            self._port.parting[self] = None
+            self._end_sending()
+
+    def _end_sending(self) -> None:
+        if self.parting is not None and not self._outgoing and not self.is_closed:
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_WR)
+
+    def _discard(self) -> None:
+        try:
+            while self.sock.recv_into(self._port.scratch):
+                pass
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Ends it, at once."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._outgoing.clear()
+            self.unsent_bytes = 0
+            self._port.forget(self)
+            self.sock.close()
+
+
+class StreamPort:
+    """All sockets of this process."""
+
+    def __init__(self) -> None:
+        self.place: Place = Buffers().place
+        self.scratch = memoryview(bytearray(READ_BYTES))
+        self._epoll = select.epoll()
+        self._links: dict[int, StreamLink] = {}
+        self._listeners: dict[int, tuple[socket.socket, Callable[[socket.socket], None]]] = {}
+        #: Links that want to send more than the kernel takes.
+        self.sending: dict[StreamLink, None] = {}
+        #: Links that only send what they still have to.
+        self.parting: dict[StreamLink, None] = {}
+        #: What `wait` has found, for `receive`.
+        self._ready: list[tuple[int, int]] = []
+        self._has_received = False
+
+    def fileno(self) -> int:
+        """Readable when there is something to do here."""
+        return self._epoll.fileno()
+
+    def add(self, sock: socket.socket, name: str) -> StreamLink:
+        """A link over a connected socket."""
+        sock.setblocking(False)
+        link = StreamLink(self, sock, name)
+        self._links[sock.fileno()] = link
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+        return link
+
+    def listen(self, sock: socket.socket, welcome: Callable[[socket.socket], None]) -> None:
+        """``welcome`` is called with each new connection of a listening socket."""
+        sock.setblocking(False)
+        self._listeners[sock.fileno()] = sock, welcome
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def stop_listening(self) -> None:
+        for number, (sock, _) in self._listeners.items():
+            self._epoll.unregister(number)
+            sock.close()
+        self._listeners.clear()
+
+    def receive(self) -> list[Arrival]:
+        # After a turn in which something came, most often nothing is left: `wait` will find out.
+        ready, self._ready = self._ready, []
+        if not ready:
+            if self._has_received:
+                self._has_received = False
+                return []
+            ready = self._epoll.poll(0)
+        arrived: list[Arrival] = []
+        for number, events in ready:
+            link = self._links.get(number)
+            if link is None:
+                self._accept(number)
+                continue
+            if events & select.EPOLLOUT:
+                link.push()
+            if events & ~select.EPOLLOUT and not link.is_closed:
+                link.read(arrived)
+        self._has_received = bool(arrived)
+        return arrived
+
+    def _accept(self, number: int) -> None:
+        listener, welcome = self._listeners.get(number, (None, None))
+        while listener is not None and welcome is not None:
+            try:
+                sock, _ = listener.accept()
+            except OSError:  # no more, or already gone; of too many open files the next turn will tell again
+                return
+            welcome(sock)
+
+    def look(self) -> bool:
+        """Whether there is something to do."""
+        if not self._ready:
+            self._ready = self._epoll.poll(0)
+        return bool(self._ready)
+
+    def wait(self, seconds: float) -> None:
+        if not self._ready:
+            self._ready = self._epoll.poll(seconds)
+
+    def flush(self, seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        while self.sending and (left := end - time.perf_counter()) > 0:
+            self._epoll_out(left)
+
+    def _epoll_out(self, seconds: float) -> None:
+        poll = select.poll()
+        for link in self.sending:
+            poll.register(link.sock, select.POLLOUT)
+        ready = {number for number, _ in poll.poll(seconds * 1e3)}
+        for link in [link for link in self.sending if link.sock.fileno() in ready]:
+            link.push()
+
+    def watch_sending(self, link: StreamLink) -> None:
+        """Looks for room in the kernel where a link has something to send, and only there."""
+        wants, watched = link.unsent_bytes > 0, link in self.sending
+        if wants and not watched:
+            self.sending[link] = None
+            self._epoll.modify(link.sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        elif watched and not wants:
+            del self.sending[link]
+            self._epoll.modify(link.sock.fileno(), select.EPOLLIN)
+
+    def forget(self, link: StreamLink) -> None:
+        self.sending.pop(link, None)
+        self.parting.pop(link, None)
+        number = link.sock.fileno()
+        if self._links.pop(number, None) is not None:
+            self._epoll.unregister(number)
+
+    def sweep(self, now: float) -> None:
+        """Closes links that have had their time to part, ``now`` on the monotonic clock."""
+        for link in [link for link in self.parting if link.parting is not None and link.parting <= now]:
+            link.close()
+
+    def close(self) -> None:
+        """Closes all sockets."""
+        self.stop_listening()
+        for link in list(self._links.values()):
+            link.close()
+        self._epoll.close()
