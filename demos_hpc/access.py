@@ -11,7 +11,7 @@ An example, with everything that there is::
 
     [[rule]]
     users = ["alice", "bob"]        # or one of these; "*" is everybody who is authenticated
-    allow = ["log_density", "join"]
+    allow = ["log_density", "join", "statistics"]
 
     [limits."*"]                    # for every user; 0, or left out: no limit
     requests_per_second = 1000
@@ -21,10 +21,11 @@ An example, with everything that there is::
     [limits.alice]                  # what differs for alice
     rows_per_second = 1e8
 
-``allow`` has names of operations (``log_density``, ``sample``, ``set_params``, …), ``operate`` (statistics of others,
-drain, stop), ``join`` (be a worker: see the requests and make the answers), and sets: ``read`` (all that a model can be
-asked for but ``set_params``), ``write`` (``set_params``), ``all``. Rules add up. Whoever may do anything with a model
-may see its ``metadata``, without which no client can call it.
+``allow`` has what a model can be asked for (``log_density``, ``sample``, ``set_params``, …; ``read`` is all of it but
+``set_params``, ``write`` is ``set_params``), and what a server can be: ``statistics`` (of everybody), ``drain``,
+``stop``, together ``operate``; ``join`` (be a worker: see the requests and make the answers). The latter are about the
+server, so not for a rule with a model. ``all`` is all that a rule can allow. Rules add up. Whoever may do anything with
+a model may see its ``metadata``, without which no client can call it.
 
 With ``default = "everyone"``, what no rule of a model mentions may be read by everybody who is authenticated; all else
 still takes a rule.
@@ -46,18 +47,24 @@ from typing import Any
 
 from .budgets import Limits
 from .errors import InvalidInput
+from .identity import read_file
 from .messages import Operation
 
 ANYTHING = "*"
-OPERATE, JOIN = "operate", "join"
 #: What a model can be asked for.
-QUESTIONS = frozenset(operation.title for operation in Operation)
+QUESTIONS = frozenset(operation.title for operation in Operation if operation < Operation.STATISTICS)
 WRITE = frozenset({Operation.SET_PARAMS.title})
 READ = QUESTIONS - WRITE
-EVERYTHING = QUESTIONS | {OPERATE, JOIN}
-SETS = {"read": READ, "write": WRITE, "all": EVERYTHING}
+#: What a server can be asked for.
+CONTROLS = frozenset(operation.title for operation in Operation) - QUESTIONS
+#: Has its own name in it, for whoever asks about all of it.
+OPERATE = CONTROLS | {"operate"}
+JOIN = frozenset({"join"})
+EVERYTHING = QUESTIONS | OPERATE | JOIN
+SETS = {"read": READ, "write": WRITE, "operate": OPERATE, "all": EVERYTHING}
+#: What a peer of each role comes for.
+PURPOSES = {"client": QUESTIONS, "worker": JOIN, "operator": CONTROLS}
 DEFAULTS = ("owner", "everyone")
-LARGEST_FILE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -124,9 +131,9 @@ class Access:
     def find_allowed(
         self, user: str, groups: frozenset[str] | set[str], model_name: str, model_uuid: str
     ) -> frozenset[str]:
-        """The names of all that a user may do with a model; worth keeping for as long as a connection lasts.
+        """The names of all that a user may do with a model, and at the server; worth keeping for a connection.
 
-        ``operate`` is about a server: of one that serves several models, ask for each.
+        Without a model, both names empty, it is about the server alone.
         """
         if user == self.owner:
             return EVERYTHING
@@ -145,8 +152,17 @@ class Access:
         model_uuid: str,
         operation_name: str,
     ) -> bool:
-        """Whether a user may do one thing with a model: ``log_density`` and so on, ``operate`` or ``join``."""
+        """Whether a user may do one thing: ``log_density`` and so on, ``join``, ``drain``, or all of ``operate``."""
         return operation_name in self.find_allowed(user, groups, model_name, model_uuid)
+
+    def may_enter(self, user: str, groups: frozenset[str] | set[str], role: str) -> bool:
+        """Whether there is anything that a user could do as a client, worker or operator, with whatever model."""
+        purpose, groups = PURPOSES.get(role, frozenset[str]()), frozenset(groups)
+        return (
+            (bool(purpose) and user == self.owner)
+            or any(rule.includes(user, groups) and not rule.allow.isdisjoint(purpose) for rule in self.rules)
+            or (self.default == "everyone" and not purpose.isdisjoint(READ))
+        )
 
     def find_limits(self, user: str) -> Limits:
         """The limits of a user, the server's own among them."""
@@ -175,18 +191,13 @@ def find_groups(user: str) -> frozenset[str]:
 
 
 def _read(path: str | Path) -> str:
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(LARGEST_FILE + 1)
-        text = content.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"access list {path} cannot be read: {error}") from None
-    if stat.S_ISREG(mode) and mode & stat.S_IWOTH:
+    content, status = read_file(path, "access list")
+    if status.st_mode & stat.S_IWOTH:
         raise InvalidInput(f"access list {path} may be written by everybody: chmod o-w {shlex.quote(str(path))}")
-    if len(content) > LARGEST_FILE:
-        raise InvalidInput(f"access list {path} is larger than {LARGEST_FILE} bytes")
-    return text
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"access list {path} is not text in UTF-8") from None
 
 
 def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
@@ -211,7 +222,15 @@ def _parse_rule(table: Any, where: str) -> Rule:
     if unknown := sorted(allow - EVERYTHING - SETS.keys()):
         there_are = ", ".join([*sorted(EVERYTHING), *SETS])
         raise InvalidInput(f"{where}: allow has {unknown[0]!r}; there are {there_are}")
-    return Rule(model, users, groups, frozenset[str]().union(*(SETS.get(name, {name}) for name in allow)))
+    allowed = frozenset[str]().union(*(SETS.get(name, {name}) for name in allow))
+    if model != ANYTHING:
+        if about_server := sorted(allow & (OPERATE | JOIN)):
+            raise InvalidInput(
+                f"{where} allows {about_server[0]!r} for model {model!r}; it is about the whole server: give it in a"
+                " rule without a model"
+            )
+        allowed &= QUESTIONS
+    return Rule(model, users, groups, allowed)
 
 
 def _parse_names(table: Mapping[str, Any], key: str, where: str) -> frozenset[str]:

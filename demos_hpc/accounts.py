@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from .audit import Audit, Entry
 from .budgets import NEVER, Budgets
 from .calls import Batch, Call
 from .errors import AccessRefused, Busy, Status, TooLarge
@@ -19,18 +20,13 @@ from .served import Served
 NO_RIGHT = "you may not do this here; the server's audit log says why"
 
 
+_STATUSES = frozenset(Status)
+
+
 class Rights(Protocol):
     """Who may do what (`access`)."""
 
     def may(self, user: str, model: str, uuid: str, operation: str) -> bool: ...
-
-
-class Records(Protocol):
-    """Where it is written down who did what (`audit`)."""
-
-    def write(
-        self, who: str, what: str, origin: str, model: str, request: int, rows: int, seconds: float, outcome: str
-    ) -> None: ...
 
 
 class Accounts:
@@ -43,13 +39,13 @@ class Accounts:
         name: str = "",
         rights: Rights | None = None,
         budgets: Budgets | None = None,
-        records: Records | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self.metrics = Metrics(name, clock())
         self._clock = clock
         self._rights = rights
         self._budgets = budgets
-        self._records = records
+        self._audit = audit
         #: Labels of workers that were given up, for whoever has started them.
         self.evicted: list[str] = []
 
@@ -70,12 +66,12 @@ class Accounts:
         """The same for what is asked of the server, and not of a model."""
         if self._rights is not None and not self._rights.may(peer.person.user, "", "", "operate"):
             self._refuse(peer, "", operation)
-        if self._records is not None and operation != Operation.STATISTICS:
+        if self._audit is not None and operation != Operation.STATISTICS:
             self._record(peer, "", operation, 0, 0, 0.0, int(Status.OK))
 
     def _refuse(self, peer: Peer, model: str, operation: int) -> None:
         self.metrics.request_refused(peer.person.user, int(Status.REFUSED))
-        if self._records is not None:
+        if self._audit is not None:
             self._record(peer, model, operation, 0, 0, 0.0, int(Status.REFUSED))
         raise AccessRefused(NO_RIGHT)
 
@@ -90,7 +86,7 @@ class Accounts:
             return
         status = Status.TOO_LARGE if wait == NEVER else Status.BUSY
         self.metrics.request_refused(user, int(status))
-        if self._records is not None:
+        if self._audit is not None:
             self._record(peer, call.model, call.operation, call.id, rows, 0.0, int(status))
         if wait == NEVER:
             raise TooLarge(f"a request of {call.n_bytes} bytes is over what {user} may have in flight: split it")
@@ -107,21 +103,22 @@ class Accounts:
         self.metrics.request_done(user, call.model, call.operation, rows, seconds, call.status)
         if self._budgets is not None:
             self._budgets.give_back(user, call.n_bytes)
-        if self._records is not None:
+        if self._audit is not None:
             self._record(peer, call.model, call.operation, call.id, rows, seconds, call.status)
 
     def note_params(self, peer: Peer, served: Served) -> None:
         """Server-side parameters were changed."""
-        if self._records is not None:
+        if self._audit is not None:
             self._record(peer, served.spec.name, int(Operation.SET_PARAMS), 0, 0, 0.0, int(Status.OK))
 
     def _record(
         self, peer: Peer, model: str, operation: int, request: int, rows: int, seconds: float, status: int
     ) -> None:
-        assert self._records is not None
-        outcome = Status(status).name.lower() if status in set(Status) else str(status)
-        self._records.write(
-            peer.person.user, _name(operation), peer.link.name, model, request, rows, seconds, outcome
+        assert self._audit is not None
+        outcome = Status(status).name.lower() if status in _STATUSES else str(status)
+        user, address, number = peer.person.user, peer.link.name, f"{peer.number}:{request}"
+        self._audit.record(
+            Entry(time.time(), user, _name(operation), model, address, rows, seconds, outcome, number)
         )
 
     # ---- who comes and goes ---------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 One JSON object a line, in a file of mode 0600 that is only ever appended to::
 
     {"when":"2026-03-01T12:00:00.250Z","who":"alice","what":"log_density","model":"neutrino","from":"10.0.0.7:40112",
-     "rows":1000,"seconds":0.012500,"outcome":"ok","request":"00000000000000a1"}
+     "rows":1000,"seconds":0.012500,"outcome":"ok","request":"3:17"}
+
+A refusal says ``why`` as well, which whoever was refused is not told.
 
 A file that is full becomes ``audit.jsonl.1``, that one ``.2`` and so on; the oldest goes. Several servers may write to
 one file, and a file that was moved away is left alone and a new one begun.
@@ -14,20 +16,20 @@ lines are kept for a while, then counted, and the log says itself how many are m
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import InvalidInput
 
-OK, REFUSED = "ok", "refused"
+#: The outcome of what is written at once.
+REFUSED = "refused"
 #: Characters of a text; what a stranger calls itself must not fill the disk.
 LONGEST_TEXT = 256
 #: Seconds that a line may wait.
@@ -36,26 +38,26 @@ DELAY = 1.0
 ENOUGH = 1 << 16
 #: Characters that are kept where the file cannot be written.
 MOST_WAITING = 1 << 20
-#: Texts (users, models, addresses) whose JSON is remembered.
-REMEMBERED = 1024
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Entry(NamedTuple):
-    """One request, or one attempt."""
+    """One request, or one attempt. No secret belongs in it."""
 
     #: Seconds since 1970.
     when: float
+    #: The user, as proved, or as claimed where that is what failed.
     who: str
     what: str
     model: str
     address: str
     rows: int
     seconds: float
-    #: `OK`, `REFUSED`, or what went wrong in a word.
+    #: "ok", `REFUSED`, or in a word what went wrong.
     outcome: str
-    request: int = 0
+    request: str = ""
+    why: str = ""
 
 
 class Audit:
@@ -84,10 +86,10 @@ class Audit:
         self._warn = warn
         self._max_bytes = max_bytes
         self._n_kept = n_kept
-        self._quote = lru_cache(REMEMBERED)(_quote)
         self._waiting: list[str] = []
         self._n_waiting = 0
         self._flushed = -math.inf
+        #: When the latest entry was.
         self._latest = 0.0
         self._second = -1
         self._second_text = ""
@@ -133,18 +135,18 @@ class Audit:
 
     def _format(self, entry: Entry) -> str:
         """The line of an entry; put together by hand, since json.dumps of it takes four times as long."""
-        when, who, what, model, address, rows, seconds, outcome, request = entry
+        when, who, what, model, address, rows, seconds, outcome, request, why = entry
         second = math.floor(when)
         if second != self._second:
             self._second = second
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        quote = self._quote
-        return (
-            f'{{"when":"{self._second_text}.{int((when - second) * 1000):03d}Z","who":{quote(who)},'
-            f'"what":{quote(what)},"model":{quote(model)},"from":{quote(address)},"rows":{rows:d},'
-            f'"seconds":{seconds if math.isfinite(seconds) else -1.0:.6f},"outcome":{quote(outcome)},'
-            f'"request":"{request:016x}"}}\n'
+        line = (
+            f'{{"when":"{self._second_text}.{int((when - second) * 1000):03d}Z","who":{_quote(who)},'
+            f'"what":{_quote(what)},"model":{_quote(model)},"from":{_quote(address)},"rows":{rows:d},'
+            f'"seconds":{seconds if math.isfinite(seconds) else -1.0:.6f},"outcome":{_quote(outcome)},'
+            f'"request":{_quote(request)}'
         )
+        return f'{line},"why":{_quote(why)}}}\n' if why else line + "}\n"
 
     def _write(self) -> None:
         """All that waits, in one write; what cannot be written goes on waiting."""
@@ -169,7 +171,7 @@ class Audit:
         """What comes before the lines that wait: the end of a torn line, and how many are missing."""
         head = "\n" if self._is_torn else ""
         if self._unsaid:
-            outcome = f"{self._unsaid} lines before this one were lost"
+            outcome = f"{self._unsaid} lines are missing"
             head += self._format(Entry(self._latest, "", "audit", "", "", self._unsaid, 0.0, outcome))
         return head
 
@@ -239,7 +241,7 @@ class Audit:
     def _complain(self, what: str, why: str) -> None:
         if what not in self._failing:
             self._failing.add(what)
-            self._tell(f"audit log {self.path} cannot be {what}: {why}; the service goes on. Make room, or give it back")
+            self._tell(f"audit log {self.path} cannot be {what}: {why}; see to it, the service goes on meanwhile")
 
     def _recover(self, what: str) -> None:
         if what in self._failing:
@@ -253,4 +255,4 @@ class Audit:
 
 def _quote(text: str) -> str:
     """JSON in ASCII: whatever the text is, it stays within its line."""
-    return json.dumps(text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…")
+    return encode_basestring_ascii(text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…")

@@ -40,7 +40,8 @@ def find_fingerprint(der: bytes) -> str:
 
 def check_fingerprint(der: bytes | None, expected: str) -> bool:
     """Whether a certificate, or None, as `ssl.SSLSocket.getpeercert` gives it, has this fingerprint."""
-    return der is not None and hmac.compare_digest(find_fingerprint(der).encode(), expected.lower().encode())
+    wanted = expected.lower().encode(errors="surrogatepass")
+    return der is not None and hmac.compare_digest(find_fingerprint(der).encode(), wanted)
 
 
 def read_certificate(path: str | Path) -> Certificate:

@@ -6,7 +6,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from .arguments import read_timeout
@@ -69,10 +70,10 @@ class Connection:
         self._check_usable()
         seconds = self._config.timeout if timeout is None else read_timeout(timeout)
         number = self._last_id = self._last_id + 1
-        stream = None
+        cut = None
         if 0 < part_rows < n_rows:
             per_row, shared = arrays[:n_per_row], arrays[n_per_row:]
-            stream = _cut(number, per_row, n_rows, part_rows, n_units / n_rows, operation=operation, model=model)
+            cut = partial(_cut, number, per_row, n_rows, part_rows, n_units / n_rows, operation)
             arrays = [*(array[:part_rows] for array in per_row), *shared]
         packed = pack(
             _REQUEST,
@@ -86,13 +87,11 @@ class Connection:
             deadline_ms=int(min(seconds * 1e3, _LONGEST_DEADLINE_MS - 1)) + 1,
             seed=seed,
         )
-        self._link.send(packed)
+        self._transmit(packed)
         # The rest is done while the request is on its way.
         future = Future(self, number, time.monotonic() + seconds, n_units, widths, finish, out)
         self._futures[number] = future
-        if stream is not None:
-            future.stream = stream
-            self._streams[number] = future
+        self._enter(future, packed, cut)
         return future
 
     def ask(self, operation: Operation, question: dict[str, Any], **fields: int) -> Future:
@@ -101,8 +100,20 @@ class Connection:
         number = self._last_id = self._last_id + 1
         future = Future(self, number, time.monotonic() + self._config.timeout, 0, (), _read_answer)
         self._futures[number] = future
-        self._link.send(pack(Kind.REQUEST, [to_json(question)], operation=operation, id=number, n_rows=1, **fields))
+        packed = pack(Kind.REQUEST, [to_json(question)], operation=operation, id=number, n_rows=1, **fields)
+        self._transmit(packed)
+        self._enter(future, packed, None)
         return future
+
+    def _transmit(self, packed: Packed) -> None:
+        """Sends the first frame of a request."""
+        self._link.send(packed)
+
+    def _enter(self, future: Future, packed: Packed, cut: Callable[[], Stream] | None) -> None:
+        """A request is on its way; ``cut`` makes the parts behind its first frame."""
+        if cut is not None:
+            future.stream = cut()
+            self._streams[future.id] = future
 
     def cancel(self, future: Future) -> None:
         self._check_usable()
@@ -113,7 +124,7 @@ class Connection:
         """Tells the dispatcher that nothing more will come; whoever waits is told as well."""
         if self._lost is None:
             self._link.send(pack(Kind.GOODBYE))
-            self._lose(ServerLost("this connection was closed"))
+            Connection._lose(self, ServerLost("this connection was closed"))
 
     def _push(self) -> None:
         """Sends what the window allows of large requests."""
@@ -158,7 +169,11 @@ class Connection:
                     self._settle(future, DeadlineExceeded(f"{future!r}: neither an answer in time nor a refusal"))
                     return
                 until = future.deadline + GRACE if limit is None else min(limit, future.deadline + GRACE)
-                self._port.wait(min(LONGEST_WAIT, until - now))
+                self._pause(min(LONGEST_WAIT, until - now))
+
+    def _pause(self, seconds: float) -> None:
+        """Until something has come, at most so long."""
+        self._port.wait(seconds)
 
     def _take(self, frame: Frame) -> None:
         header = frame.header
@@ -233,13 +248,15 @@ class Connection:
             raise type(self._lost)(str(self._lost))
 
 
-def _cut(id_: int, arrays: Sequence[Array], n_rows: int, part_rows: int, units_per_row: float, **fields: int) -> Stream:
+def _cut(
+    id_: int, arrays: Sequence[Array], n_rows: int, part_rows: int, units_per_row: float, operation: int
+) -> Stream:
     """The parts of a request behind its first frame."""
 
     def pack_part(start: int) -> tuple[int, Packed]:
         rows = min(part_rows, n_rows - start)
         part = [array[start : start + rows] for array in arrays]
-        return rows, pack(Kind.ROWS, part, id=id_, first_row=start, n_rows=rows, **fields)
+        return rows, pack(Kind.ROWS, part, operation=operation, id=id_, first_row=start, n_rows=rows)
 
     row_bytes = sum(array.nbytes for array in arrays) // n_rows
     return Stream(map(pack_part, range(part_rows, n_rows, part_rows)), part_rows, row_bytes, units_per_row)

@@ -7,16 +7,15 @@ and what arrives on them are given to it, as to the dispatcher.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .errors import AccessRefused, BadFrame, BadVersion, DemosError, ServerLost, Status
 from .greetings import LONGEST_GREETING, Admission, Challenge, Knock, Proof
-from .identity import Key, check, make_nonce, prove
+from .identity import Key, check, digest_session, make_nonce, prove
 from .messages import Failure, Kind, from_json, to_json
-from .munge import decode
+from .munge import decode, encode
 from .refusals import pack_failure
 from .transport.tcp import StreamLink
 from .wire import Frame, pack
@@ -35,7 +34,8 @@ class Guest:
     knock: Knock
     #: Who it is: as proved, or as claimed with a group's key.
     user: str
-    number: int
+    #: Whether both sides can compress.
+    zstd: bool
 
 
 class _Visit:
@@ -145,9 +145,10 @@ class Door:
         answer = ""
         if proof.method == "munge" and self._by_munge:
             credential = decode(proof.proof)
-            if credential.payload != make_munge_payload(visit.hello, knock.nonce, visit.nonce, binding):
+            if credential.payload != digest_session("peer", visit.hello, knock.nonce, visit.nonce, binding):
                 raise AccessRefused("a credential of MUNGE for another connection")
             user = credential.user
+            answer = encode(digest_session("server", visit.hello, knock.nonce, visit.nonce, binding))
         else:
             key = self._keys.get(proof.key) if proof.method == "key" else None
             if not check(key, proof.proof, "peer", visit.hello, knock.nonce, visit.nonce, binding) or key is None:
@@ -171,19 +172,13 @@ class Door:
         )
         link.name = f"{knock.role} {number} ({user}, process {knock.pid} on {knock.host})"
         link.send(pack(Kind.WELCOME, [to_json(admission.to_dict())]))
-        return Guest(link, knock, user, number)
+        return Guest(link, knock, user, admission.zstd)
 
     def _refuse(self, link: StreamLink, user: str, why: str) -> None:
         del self._visits[link]
         self._refused(link, user, why)
         link.send(pack_failure(Kind.REPLY, 0, REFUSAL))
         link.part()
-
-
-def make_munge_payload(hello: bytes, nonce_peer: str, nonce_server: str, binding: str) -> bytes:
-    """What a credential of MUNGE is made for: this connection, and no other."""
-    parts = (hello, nonce_peer.encode(), nonce_server.encode(), binding.encode())
-    return hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).digest()
 
 
 def _read(frame: Frame, kind: Kind) -> bytes:

@@ -42,6 +42,18 @@ class Stream:
         self.units_per_row = units_per_row
 
 
+class Request:
+    """A request as it was sent: its first frame, and how the parts behind it are made."""
+
+    __slots__ = ("cut", "packed", "retries")
+
+    def __init__(self, packed: Packed, cut: Callable[[], Stream] | None, retries: int) -> None:
+        self.packed = packed
+        self.cut = cut
+        #: How often it may be tried again.
+        self.retries = retries
+
+
 class Future:
     """What ``submit`` returns; modeled on `concurrent.futures.Future`, for one thread.
 
@@ -63,6 +75,8 @@ class Future:
     n_answered = 0
     progress: Callable[[int, int], object] | None = None
     stream: Stream | None = None
+    #: What to send once more, should that be necessary.
+    request: Request | None = None
     _callbacks: tuple[Callable[[Future], object], ...] = ()
 
     def __init__(
@@ -168,6 +182,10 @@ class Future:
             for target, array in zip(self.room(), arrays, strict=True):
                 target[first : first + count] = array
         self.n_answered += count
+
+    def restart(self) -> None:
+        """The answer comes once more, from its beginning."""
+        self.n_answered = self.nonfinite_rows = 0
 
     def settle(self, error: DemosError | None = None) -> None:
         """It is over, with an answer or an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from itertools import accumulate
@@ -83,8 +84,8 @@ class Histogram:
         if nth == 0 or nth == len(EDGES):
             return SHORTEST if nth == 0 else LONGEST
         low, high = EDGES[nth - 1], EDGES[nth]
-        fraction: float = (wanted - sums[nth - 1]) / self.counts[nth]
-        return low * (high / low) ** fraction
+        fraction = (wanted - sums[nth - 1]) / self.counts[nth]
+        return low * math.exp(fraction * math.log(high / low))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: ``first``, the number of the first bucket that is not empty, ``counts`` from there, ``seconds``."""

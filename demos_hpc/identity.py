@@ -57,7 +57,7 @@ class Key:
         if key_id != ANYBODY and not _NAME.fullmatch(key_id):
             raise InvalidInput("a key's ID is a user's name (letters, digits, _ . @ + - \\), or * for a group's key")
         if not SECRET_BYTES <= len(secret) <= LONGEST_SECRET_BYTES:
-            raise InvalidInput(f"a key's secret has {len(secret)} bytes; it has {SECRET_BYTES} to {LONGEST_SECRET_BYTES}")
+            raise InvalidInput(f"a key's secret has {SECRET_BYTES} to {LONGEST_SECRET_BYTES} bytes, not {len(secret)}")
         if len(set(secret)) < LEAST_DISTINCT_BYTES:
             raise InvalidInput("a key's secret is not random")
         self.id = key_id
@@ -182,28 +182,43 @@ def read_private_file(path: str | Path, what: str) -> bytes:
     InvalidInput
         Where it cannot be read, is too large, is open to others, or belongs to somebody else than us or root.
     """
+    content, status = read_file(path, what)
+    if status.st_uid not in (os.geteuid(), 0):
+        raise InvalidInput(
+            f"{what} {path} belongs to user {status.st_uid}, not to you (user {os.geteuid()}) or root: copy it"
+        )
+    if status.st_mode & FORBIDDEN_MODE:
+        raise InvalidInput(
+            f"{what} {path} has mode {stat.S_IMODE(status.st_mode):04o}, open to others:"
+            f" chmod 600 {shlex.quote(str(path))}"
+        )
+    return content
+
+
+def read_file(path: str | Path, what: str) -> tuple[bytes, os.stat_result]:
+    """The content of a file, and the owner and mode of that very file, whatever its path comes to mean meanwhile.
+
+    Raises
+    ------
+    InvalidInput
+        Where it cannot be read, is no regular file, or has more than `LARGEST_FILE` bytes.
+    """
     try:
         # Non-blocking, or a pipe of that name would hang us.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidInput(f"{what} {path} is not a file")
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(LARGEST_FILE + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise InvalidInput(f"{what} {path} cannot be read: {error.strerror}") from None
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)  # of what is open, whatever the path has come to mean
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidInput(f"{what} {path} is not a file")
-        if status.st_uid not in (os.geteuid(), 0):
-            raise InvalidInput(
-                f"{what} {path} belongs to user {status.st_uid}, not to you (user {os.geteuid()}) or root: copy it"
-            )
-        if status.st_mode & FORBIDDEN_MODE:
-            raise InvalidInput(
-                f"{what} {path} has mode {stat.S_IMODE(status.st_mode):04o}, open to others:"
-                f" chmod 600 {shlex.quote(str(path))}"
-            )
-        content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         raise InvalidInput(f"{what} {path} is larger than {LARGEST_FILE} bytes")
-    return content
+    return content, status
 
 
 def write_private_file(path: Path, content: bytes) -> bool:

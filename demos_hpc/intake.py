@@ -16,8 +16,7 @@ from .peers import Peer
 from .refusals import refuse
 from .wire import Frame, pack
 
-_METADATA = int(Operation.METADATA)
-_SET_PARAMS, _STATISTICS = int(Operation.SET_PARAMS), int(Operation.STATISTICS)
+_METADATA, _SET_PARAMS = int(Operation.METADATA), int(Operation.SET_PARAMS)
 
 
 class Intake:
@@ -37,7 +36,7 @@ class Intake:
         if header.operation == _METADATA:
             self._catalog.ask(peer.link, header.id, _read_name(frame))
             return None
-        if header.operation >= _STATISTICS:
+        if header.operation in self.controls:
             self._control(peer, frame)
             return None
         served = self._catalog.models.get(header.model)
@@ -94,14 +93,11 @@ class Intake:
         return None if number is None else Cancelled(number)
 
     def _control(self, peer: Peer, frame: Frame) -> None:
-        control = self.controls.get(frame.header.operation)
-        if control is None:
-            raise InvalidInput(f"this server has no operation {frame.header.operation}")
         self._accounts.check_operator(peer, frame.header.operation)
         question = from_json(_only_array(frame)) if frame.header.n_arrays else {}
         if not isinstance(question, dict):
             raise BadFrame(f"a question is a JSON object, not {type(question).__name__}")
-        answer = to_json(control(question))
+        answer = to_json(self.controls[frame.header.operation](question))
         peer.link.send(pack(Kind.REPLY, [answer], id=frame.header.id, flags=Flag.FINAL))
 
 

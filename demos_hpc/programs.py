@@ -8,15 +8,18 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+from .calling import call
 from .client import RemoteModel
 from .config import Config
 from .connection import Connection
+from .dialing import TRANSPORTS
 from .dispatcher import Dispatcher
-from .errors import DemosError, LaunchError
+from .errors import DemosError, InvalidInput, LaunchError
 from .fingerprint import describe_arithmetic
 from .launch import Launch
 from .messages import Kind, Operation
 from .model import load
+from .registry import Registry
 from .transport import LONGEST_WAIT
 from .watchdog import find_rank_and_size
 from .wire import Frame, pack
@@ -40,38 +43,85 @@ class Analysis:
 _running: list[Analysis] = []
 
 
-def connect(name: str | None = None, *, identical: bool = False) -> RemoteModel:
-    """Connects to the model ``name`` (its name or UUID; may be left out where there is only one) of this launch.
+def connect(
+    name: str | None = None,
+    *,
+    identical: bool = False,
+    transport: str = "auto",
+    timeout: float | None = None,
+    retries: int = 0,
+    reconnect: bool = False,
+) -> RemoteModel:
+    """Connects to the model ``name``: its name or UUID, or that of a server; left out where there is only one.
 
-    ``identical=True`` refuses workers whose CPUs or NumPy versions differ, since their results may, in the last digit.
+    An analysis that was launched together with a server gets that server's models. Any other process finds a running
+    server in the registry (``DEMOS_REGISTRY``), the one with least to do where there are several.
+
+    Parameters
+    ----------
+    identical
+        Refuses workers whose CPUs or NumPy versions differ, since their results may, in the last digit.
+    transport
+        ``auto``; ``unix`` or ``tcp`` insist on a way through the door.
+    timeout
+        Seconds that a call may take, unless it says otherwise; by default ``DEMOS_TIMEOUT``.
+    retries
+        How often a request is tried again that the server was too busy for.
+    reconnect
+        Where the server is lost, waits for it or finds another, and asks again for what is unanswered.
+        Arrays that were given to `submit` must then stay as they are until their answer is there.
 
     Raises
     ------
     LaunchError
-        Where this process was not started by the launcher, or workers differ that must not.
+        Where there is no server at all, or workers differ that must not.
+    ServerLost
+        Where no server has this model, or none answers.
+    AccessRefused
+        Where the server does not let this user in.
     InvalidInput
         Where no such model is served; the message names those that are.
     ModelNotFound, ModelFailed
         Where the server could not load its model.
     """
-    if not _running and find_rank_and_size() is not None:
-        raise LaunchError(
-            f"this rank was started as `python {Path(sys.argv[0]).name}`, and has no part in the launch: start it as"
-            f" `python -m demos_hpc {Path(sys.argv[0]).name}`"
-        )
-    if not _running:
-        raise LaunchError(
-            "this process is not part of a launch: start it by `demos-hpc run MODEL -- analysis.py`, or by hand"
-            " `mpiexec -n 3 demos-hpc serve MODEL : -n 2 python -m demos_hpc analysis.py`; or serve the model inside"
-            " this process by demos_hpc.local(model)"
-        )
-    connection = _running[0].connect()
+    if transport not in ("auto", *TRANSPORTS):
+        raise InvalidInput(f"transport is {transport!r}; it is auto, {' or '.join(TRANSPORTS)}")
+    if _running and transport == "auto":
+        model = _connect_within(_running[0].connect(), name)
+    else:
+        config = Config.load() if timeout is None else Config.load().changed(timeout=timeout)
+        if not Registry(config.registry_directory).find(None):
+            raise LaunchError(_describe_solitude(config))
+        model = call(name, config, transport=transport, retries=retries, reconnect=reconnect)
+    fingerprints = model.metadata()["fingerprints"] if identical else []
+    if len(fingerprints) > 1:
+        kinds = "; ".join(fingerprints)
+        raise LaunchError(f"the workers are not alike, and results may differ in the last digit: {kinds}")
+    return model
+
+
+def _connect_within(connection: Connection, name: str | None) -> RemoteModel:
+    """A model of this launch."""
     question = {} if name is None else {"model": name}
     description = connection.ask(Operation.METADATA, question).result()
-    if identical and len(description["fingerprints"]) > 1:
-        kinds = "; ".join(description["fingerprints"])
-        raise LaunchError(f"the workers are not alike, and results may differ in the last digit: {kinds}")
     return RemoteModel(connection, description, owns_connection=False)
+
+
+def _describe_solitude(config: Config) -> str:
+    """Why there is nobody to call, and what to do."""
+    script = Path(sys.argv[0]).name
+    alone = f"no server runs by itself (there is none in {config.registry_directory}, DEMOS_REGISTRY)"
+    if find_rank_and_size() is not None:
+        return (
+            f"this rank was started as `python {script}`, and has no part in the launch, and {alone}: start it as"
+            f" `python -m demos_hpc {script}`, or a server by `demos-hpc serve MODEL --workers 2`"
+        )
+    return (
+        f"this process is not part of a launch, and {alone}: start a server by `demos-hpc serve MODEL --workers 2`, or"
+        " both together by `demos-hpc run MODEL -- analysis.py`, or by hand"
+        " `mpiexec -n 3 demos-hpc serve MODEL : -n 2 python -m demos_hpc analysis.py`; or serve the model inside this"
+        " process by demos_hpc.local(model)"
+    )
 
 
 def serve(model: str, config: Config) -> None:

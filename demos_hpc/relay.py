@@ -12,8 +12,9 @@ from .wire import FIELDS, HEADER_BYTES, OFFSETS, Frame, Layout, Packed, pack
 
 _CODES = dict(FIELDS)
 _FLAGS, _ID, _REVISION = (struct.Struct("<" + _CODES[name]) for name in ("flags", "id", "revision"))
+_MODEL, _DEADLINE = (struct.Struct("<" + _CODES[name]) for name in ("model", "deadline_ms"))
 _KIND_AT, _FLAGS_AT, _ID_AT, _REVISION_AT = (OFFSETS[name] for name in ("kind", "flags", "id", "revision"))
-_DEADLINE_AT = OFFSETS["deadline_ms"]
+_MODEL_AT, _DEADLINE_AT = OFFSETS["model"], OFFSETS["deadline_ms"]
 
 
 def pass_on(frame: Frame, *, kind: int, id: int, flags: int, revision: int) -> Packed:  # noqa: A002
@@ -33,6 +34,16 @@ def pass_on(frame: Frame, *, kind: int, id: int, flags: int, revision: int) -> P
     _ID.pack_into(buffer, _ID_AT, id)
     _REVISION.pack_into(buffer, _REVISION_AT, revision)
     return Packed(buffer, () if is_inline else flatten(frame.layout, frame.arrays))
+
+
+def readdress(packed: Packed, *, model: int | None = None, deadline_ms: int | None = None) -> Packed:
+    """The same request for another server, or for a second time."""
+    head = bytearray(packed.head)
+    if model is not None:
+        _MODEL.pack_into(head, _MODEL_AT, model)
+    if deadline_ms is not None:
+        _DEADLINE.pack_into(head, _DEADLINE_AT, deadline_ms)
+    return Packed(head, packed.tail)
 
 
 def pack_many(ids: Sequence[int], arrays: Sequence[Array], rows: int, **fields: int) -> bytearray:

@@ -118,6 +118,11 @@ class Scheduler:
         return not self._requests
 
     @property
+    def backlog_seconds(self) -> float:
+        """What waits, as seconds of one worker, as far as costs are known."""
+        return sum(pool.backlog_seconds for pool in self._pools.values())
+
+    @property
     def next_deadline(self) -> float:
         """When `Tick` has to come at the latest; infinity where nothing waits for the clock."""
         return min(self._deadlines[0][0], self._next_check) if self._deadlines else self._next_check

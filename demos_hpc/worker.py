@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from .errors import BadFrame, DemosError, InternalError, InvalidInput, Status
-from .messages import GRADIENTS, Array, Failure, Flag, FloatArray, Kind, Offer, Operation, to_json
+from .greetings import Beat
+from .messages import GRADIENTS, Array, Failure, Flag, FloatArray, Kind, Offer, Operation, from_json, to_json
 from .model import LoadedModel, format_traceback
 from .relay import find_nonfinite
 from .transport import LONGEST_WAIT, Link, Port
@@ -23,13 +26,15 @@ LONGEST_FLUSH = 0.02
 class Worker:
     """Computes what comes over ``link``, one chunk after the other."""
 
-    def __init__(self, name: str, port: Port, link: Link) -> None:
+    def __init__(self, name: str, port: Port, link: Link, beat_seconds: float = math.inf) -> None:
         self.name = name
         self._port = port
         self._link = link
         self._model: LoadedModel | None = None
         self._chunks: deque[Frame] = deque()
         self._is_over = False
+        self._beat_seconds = beat_seconds
+        self._next_beat = 0.0 if beat_seconds < math.inf else math.inf
 
     def offer(self, make_model: Callable[[], LoadedModel], fingerprint: str) -> None:
         """Loads the model and tells the dispatcher what it is, or why there is none."""
@@ -54,6 +59,9 @@ class Worker:
             if isinstance(arrived, DemosError):
                 raise arrived  # the dispatcher is no dispatcher
             self._take(arrived)
+        if time.monotonic() >= self._next_beat:
+            self._next_beat = time.monotonic() + self._beat_seconds
+            self._link.send(pack(Kind.BEAT, [to_json(Beat(find_resident_bytes()).to_dict())]))
         if not self._chunks:
             return False
         chunk = self._chunks.popleft()
@@ -72,6 +80,8 @@ class Worker:
                 self._link.send(_pack_result(chunk.header, status=Status.CANCELLED))
         elif kind == Kind.END:
             self._is_over = True
+        elif kind == Kind.REPLY and frame.header.status:  # what was offered is not wanted
+            raise Failure.from_dict(from_json(frame.arrays[0])).to_exception()
 
     def _compute(self, frame: Frame) -> Packed:
         """The RESULT of a chunk, whatever happens."""
@@ -141,3 +151,9 @@ def _count_nonfinite(values: FloatArray) -> int:
     if total < np.inf:
         return 0
     return int(find_nonfinite(values).sum())
+
+
+def find_resident_bytes() -> int:
+    """The memory that this process has now."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

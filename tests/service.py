@@ -18,6 +18,7 @@ from demos_hpc.dispatcher import Dispatcher
 from demos_hpc.errors import DemosError
 from demos_hpc.messages import Array, Failure, Flag, Kind, Operation, from_json
 from demos_hpc.model import LoadedModel
+from demos_hpc.peers import Person
 from demos_hpc.transport.loopback import LoopbackPort, make_pair
 from demos_hpc.wire import Frame, Packed, pack, read_header
 from demos_hpc.worker import Worker
@@ -108,7 +109,7 @@ class Service:
         name = f"worker {len(self.workers)}"
         port = LoopbackPort()
         there, here = make_pair(self.port, port, ("dispatcher", name))
-        self.dispatcher.add_worker(there)
+        self.dispatcher.add_worker(there, Person(""))
         worker = Worker(name, port, here)
         worker.offer(load, "the arithmetic of this process")
         self.workers.append(worker)
@@ -123,7 +124,7 @@ class Service:
     def connect(self, name: str | None = None, user: str = "ada") -> RemoteModel:
         port = LoopbackPort(self.turn)
         there, here = make_pair(self.port, port, ("dispatcher", "client"))
-        self.dispatcher.add_client(there, user)
+        self.dispatcher.add_client(there, Person(user))
         connection = Connection(port, here, self.config)
         question = {} if name is None else {"model": name}
         return RemoteModel(connection, connection.ask(Operation.METADATA, question).result())
@@ -131,13 +132,13 @@ class Service:
     def add_peer(self, user: str = "eve") -> Peer:
         """A client that says what the test wants."""
         peer = Peer(self)
-        self.dispatcher.add_client(peer.there, user)
+        self.dispatcher.add_client(peer.there, Person(user))
         return peer
 
     def add_false_worker(self) -> Peer:
         """A worker that says what the test wants."""
         peer = Peer(self)
-        self.dispatcher.add_worker(peer.there)
+        self.dispatcher.add_worker(peer.there, Person(""))
         return peer
 
 

@@ -21,28 +21,28 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "0 words": ("errors", "version"),
     "1 what is said": (
         "messages", "greetings", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads", "watchdog",
-        "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates",
+        "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates", "shared_files",
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model", "cost", "quadrature", "starter"),
     "3 brain": (
         "pool", "scheduler", "plan", "served", "relay", "arguments", "differences", "future", "desk",
-        "adapters",
+        "adapters", "endpoint", "registry", "revisions",
     ),
     "4 transport": (
         "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi",
         "transport.inflow", "transport.compression", "transport.tcp", "peers", "calls", "refusals", "catalog",
-        "accounts", "intake", "door",
+        "accounts", "intake", "door", "presence",
     ),
-    "5 worker and client": ("worker", "connection", "submit", "likelihood", "samplers", "client", "launch"),
-    "6 dispatcher": ("dispatcher",),
+    "5 worker and client": ("dialing", "worker", "connection", "recovery", "submit", "likelihood", "samplers", "client", "launch"),
+    "6 dispatcher": ("dispatcher", "reception", "joining"),
     "7 what they are used for": (
-        "local", "programs", "subject", "checks", "density_checks", "sampler_checks", "testing", "models",
+        "calling", "local", "server", "supervisor", "programs", "subject", "checks", "density_checks", "sampler_checks", "testing", "models",
         "models.detector", "models.earth", "models.oscillation", "models.event_rates", "models.neutrino", "demo",
         "plots",
     ),
     "8 command line": (
         "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output", "cli.arrays",
-        "cli.group", "cli.launches", "cli.examination", "cli.figures", "cli.operations", "cli", "cli.rank", "__main__",
+        "cli.group", "cli.servers", "cli.launches", "cli.examination", "cli.figures", "cli.operations", "cli", "cli.rank", "__main__",
     ),
     "9 front door": ("",),
 }  # fmt: skip

@@ -280,7 +280,7 @@ def test_a_bad_part_ends_its_request_with_one_error(name: str) -> None:
     final = [f for f in peer.receive() if f.header.flags & Flag.FINAL]
     assert [f.header.id for f in final] == [1]
     assert isinstance(read_error(final[0]), InvalidInput | BadFrame)
-    assert "0 requests, 0 chunks" in repr(service.dispatcher._scheduler)
+    assert "0 requests, 0 chunks" in repr(service.dispatcher.scheduler)
     assert_serves(service, peer)
 
 
@@ -461,8 +461,8 @@ def test_a_defect_costs_the_requests_of_its_chunk_and_no_others(
             assert future.result().tolist() == TRUTH[:1].tolist()
     err = capfd.readouterr().err
     assert err.count("ZeroDivisionError: a defect") == 1
-    assert "0 requests, 0 chunks" in repr(service.dispatcher._scheduler)
-    assert service.dispatcher._batches == service.dispatcher._calls == {}
+    assert "0 requests, 0 chunks" in repr(service.dispatcher.scheduler)
+    assert service.dispatcher._batches == service.dispatcher.intake.calls == {}
     assert_serves(service)
 
 
@@ -481,7 +481,7 @@ def test_a_defect_in_one_chunk_of_many_ends_the_request_once(
     assert len(final) == 1
     assert isinstance(read_error(final[0]), InternalError)
     assert "ZeroDivisionError" in capfd.readouterr().err
-    assert service.dispatcher._batches == service.dispatcher._calls == {}
+    assert service.dispatcher._batches == service.dispatcher.intake.calls == {}
     assert_serves(service, peer)
 
 

@@ -748,7 +748,7 @@ def test_a_client_that_leaves_takes_its_requests_along() -> None:
     service.dispatcher.step()
     one.close()
     assert_serves(other)
-    assert "0 requests, 0 chunks" in repr(service.dispatcher._scheduler)
+    assert "0 requests, 0 chunks" in repr(service.dispatcher.scheduler)
 
 
 def test_a_worker_that_is_lost_is_replaced_by_another() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..config import Config
-from ..errors import InvalidInput, LaunchError
+from ..errors import InvalidInput
 from ..mpiexec import CHOICES, find_launcher
 from ..starter import describe, make_programs, make_run_directory, start
 from ..threads import limit_threads
@@ -112,6 +112,13 @@ def _find_terminal() -> dict[str, str]:
 
 def serve(
     model: Model,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-w", min=1, metavar="N", help="Workers of a server of its own, 2 unless given."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What the server is called; by default as the model.")
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -119,19 +126,29 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve a model, as a rank of an MPI launch.
+    """Serve a model until it is stopped: by itself, or as a rank of an MPI launch.
 
-    The first rank hands out the work, the others compute. Without --threads, OMP_NUM_THREADS and
-    OPENBLAS_NUM_THREADS count where they are set.
+    By itself, it starts a dispatcher and N workers, and starts again whichever dies. Clients of any job find it by
+    its name: demos_hpc.connect("nu_atm").
+
+    As a rank of a launch, the first one hands out the work, the others compute.
+
+    Without --threads, OMP_NUM_THREADS and OPENBLAS_NUM_THREADS count where they are set.
+
+    demos-hpc serve nu_atm --workers 2
 
     mpiexec -n 3 demos-hpc serve nu_atm : -n 1 python -m demos_hpc fit.py
     """
-    if find_rank_and_size() is None and not any(name in os.environ for name in LAUNCHED):
-        raise LaunchError(
-            "serve is a rank of an MPI launch, and there is none: start server and analysis together by"
-            f" `demos-hpc run {model} analysis.py`, or by hand"
-            f" `mpiexec -n 3 demos-hpc serve {model} : -n 1 python -m demos_hpc analysis.py`"
-        )
+    if workers is None and (find_rank_and_size() is not None or any(name in os.environ for name in LAUNCHED)):
+        serve_rank(model, threads)
+    else:
+        from .servers import supervise
+
+        supervise(model, workers or 2, name, threads)
+
+
+def serve_rank(model: str, threads: int | None) -> None:
+    """One rank of a launch."""
     wanted = limit_threads(os.environ) if threads is None else limit_threads({}, threads)
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         # Numerical libraries have read these when they were loaded, so we begin anew.

@@ -60,3 +60,6 @@ class Port(Protocol):
 
     def flush(self, seconds: float) -> None:
         """Gives what is being sent so many seconds to leave, before its sender does something else for long."""
+
+    def close(self) -> None:
+        """Ends all links that are this port's own; those of one launch end with it."""

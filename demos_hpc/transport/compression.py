@@ -46,7 +46,7 @@ class Compressor:
             return packed
         largest = max(packed.tail, key=lambda array: array.nbytes).reshape(-1).view(np.uint8)
         middle = max(0, (largest.nbytes - SAMPLE_BYTES) // 2)
-        sample = largest[middle : middle + SAMPLE_BYTES]
+        sample = memoryview(largest[middle : middle + SAMPLE_BYTES])  # type: ignore[arg-type]
         if len(self._deflater.compress(sample)) > WORTH * len(sample):
             return packed
         runner: Any = self._deflater.compressobj()
@@ -64,7 +64,7 @@ class Compressor:
         inflow = Inflow(place)
         left = frame.header.n_rows
         try:
-            reader = self._inflater.stream_reader(frame.arrays[0])
+            reader = self._inflater.stream_reader(memoryview(frame.arrays[0]))  # type: ignore[arg-type]
             while left and not found:
                 hole = inflow.hole
                 if hole is None:

@@ -33,6 +33,9 @@ class LoopbackPort:
     def flush(self, seconds: float) -> None:
         """Nothing is ever under way."""
 
+    def close(self) -> None:
+        """There is nothing to end."""
+
 
 class LoopbackLink:
     """One end of a pair."""

@@ -48,13 +48,13 @@ class MpiLink:
         self._comm = comm
         self._rank = rank
         #: What is being sent, in order, with the buffers that must be kept until it is sent.
-        self._outgoing: deque[tuple[MPI.Request, object]] = deque()
+        self._outgoing: deque[tuple[MPI.Request, bytearray | Array]] = deque()
         #: Frames in order, the first of them still incomplete, with room for their arrays.
         self.incoming: deque[tuple[Arrival, list[Array]]] = deque()
 
     @property
     def unsent_bytes(self) -> int:
-        return sum(len(memoryview(buffer)) for _, buffer in self._outgoing)  # type: ignore[arg-type]
+        return sum(memoryview(buffer).nbytes for _, buffer in self._outgoing)
 
     def part(self) -> None:
         """A link of one launch ends with it."""
@@ -137,6 +137,9 @@ class MpiPort:
     def flush(self, seconds: float) -> None:
         if self.sending:
             self.bell.spin(self.is_sent, time.perf_counter() + seconds)
+
+    def close(self) -> None:
+        """Links of one launch end with it."""
 
     def _take(self, link: MpiLink, buffer: bytearray, arrived: list[Arrival]) -> None:
         try:

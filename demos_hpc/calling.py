@@ -1,0 +1,117 @@
+"""Calls a model that a server of its own serves: found in the registry, reached through its door."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from .client import RemoteModel
+from .config import Config
+from .dialing import Dialed, dial_any
+from .endpoint import Endpoint, describe_choice
+from .errors import DemosError, LaunchError, ServerLost
+from .messages import Operation
+from .recovery import LastingConnection
+from .registry import Registry
+from .transport import Link, Port
+
+log = logging.getLogger("demos_hpc")
+
+
+@dataclass(frozen=True)
+class FoundAgain:
+    """A server that was found again, as `recovery` needs it."""
+
+    port: Port
+    link: Link
+    handle: int
+
+
+class Caller:
+    """Finds servers of one model again and again."""
+
+    def __init__(self, name: str | None, config: Config, transport: str, registry: Registry) -> None:
+        self._name = name
+        self._config = config
+        self._transport = transport
+        self._registry = registry
+        #: The model's name, UUID and version, once they are known.
+        self.wanted: tuple[str, str, str] | None = None
+
+    def dial(self, seconds: float) -> Dialed:
+        """A connection to the best server."""
+        dialed = dial_any(
+            self._name, self._registry, self._config, "client", seconds=seconds, transport=self._transport
+        )
+        endpoints = self._registry.find(self._name)
+        how = describe_choice(dialed.endpoint, endpoints, time.time())
+        log.info("%s by %s", how, dialed.link.transport)
+        return dialed
+
+    def ask(self, dialed: Dialed, connection: LastingConnection) -> dict[str, Any]:
+        """What the server says of the model."""
+        description: dict[str, Any] = connection.ask(Operation.METADATA, self._make_question(dialed.endpoint)).result()
+        return description
+
+    def redial(self, seconds: float) -> FoundAgain:
+        """A server of the very same model, found within ``seconds``."""
+        dialed = self.dial(seconds)
+        try:
+            config = self._config.changed(timeout=seconds)
+            description = self.ask(dialed, LastingConnection(dialed.port, dialed.link, config))
+        except DemosError as error:
+            dialed.port.close()
+            raise ServerLost(str(error)) from error
+        spec = description["spec"]
+        found = spec["name"], spec["uuid"], spec["version"]
+        if self.wanted not in (None, found):
+            dialed.port.close()
+            raise LaunchError(f"{dialed.link.name} has version {found[2]} of the model, and not {self.wanted} as before")
+        return FoundAgain(dialed.port, dialed.link, int(description["handle"]))
+
+    def _make_question(self, endpoint: Endpoint) -> dict[str, str]:
+        if self.wanted is not None:
+            return {"model": self.wanted[1] or self.wanted[0]}
+        if self._name is None or self._name == endpoint.name:
+            return {}
+        return {"model": self._name}
+
+
+def call(
+    name: str | None,
+    config: Config,
+    *,
+    transport: str = "auto",
+    retries: int = 0,
+    reconnect: bool = False,
+) -> RemoteModel:
+    """Connects to a model through the door of a server; for the parameters see `demos_hpc.connect`.
+
+    Raises
+    ------
+    ServerLost
+        Where no server of this name is in the registry, or none answers.
+    AccessRefused
+        Where the server does not let us in.
+    """
+    registry = Registry(config.registry_directory)
+    caller = Caller(name, config, transport, registry)
+    dialed = caller.dial(config.timeout)
+    connection = LastingConnection(
+        dialed.port,
+        dialed.link,
+        config,
+        redial=caller.redial if reconnect else None,
+        retries=retries,
+        heartbeat=dialed.admission.heartbeat,
+    )
+    try:
+        description = caller.ask(dialed, connection)
+    except BaseException:
+        connection.say_goodbye()
+        raise
+    spec = description["spec"]
+    caller.wanted = spec["name"], spec["uuid"], spec["version"]
+    return RemoteModel(connection, description)

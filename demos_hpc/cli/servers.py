@@ -1,0 +1,57 @@
+"""Servers that live by themselves: starting them, joining them, looking at them, ending them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..config import Config
+from ..joining import join
+from ..model import find
+from ..refusals import warn
+from ..registry import Registry
+from ..server import Server
+from ..supervisor import Supervisor
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a server, or of a model.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(worker)
+    app.command(hidden=True)(dispatch)
+
+
+def supervise(model: str, workers: int, name: str | None, threads: int | None) -> None:
+    """Runs a server until it is stopped."""
+    config = Config.load()
+    _, class_name = find(model)
+    if not name:
+        short = class_name if ".py" in model or ":" in model else model
+        name = Registry(config.registry_directory).choose_name(short)
+    warn(f"server {name!r} with {workers} workers; connect by demos_hpc.connect({name!r}), stop by Ctrl-C")
+    status = Supervisor(model, workers, name, config, threads=threads or 1).run()
+    raise typer.Exit(status)
+
+
+def worker(
+    server: Annotated[str, typer.Option("--join", metavar="NAME", help="The server to work for.", show_default=False)],
+    model: Annotated[
+        str, typer.Option("--model", metavar="MODEL", help="What to load, where that is not what the server says.")
+    ] = "",
+    label: Annotated[str, typer.Option("--label", metavar="LABEL", help="What the worker is called.")] = "",
+) -> None:
+    """Work for a server, from anywhere: compute with its model until it ends.
+
+    demos-hpc worker --join nu_atm
+    """
+    join(server, Config.load(), model=model, label=label)
+
+
+def dispatch(
+    model: Annotated[str, typer.Argument()],
+    name: Annotated[str, typer.Option("--name")],
+    id_: Annotated[str, typer.Option("--id")] = "",
+) -> None:
+    """The dispatcher of a server; `serve` starts it."""
+    Server(name, model, Config.load(), id_).serve()

@@ -1,0 +1,237 @@
+"""The peer's side of the door: finds an address, connects, and proves who it is."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+
+from .certificates import check_fingerprint, client_context
+from .config import Config
+from .endpoint import Endpoint, find_boot
+from .errors import AccessRefused, BadFrame, DeadlineExceeded, DemosError, InvalidInput, ServerLost
+from .greetings import Admission, Challenge, Knock, Proof
+from .identity import check, choose_key, digest_session, make_nonce, prove, read_keys
+from .messages import Failure, Kind, from_json, to_json
+from .munge import MungeFailed, decode, encode
+from .registry import Registry
+from .transport.compression import Compressor, is_available
+from .transport.tcp import StreamLink, StreamPort, tune
+from .wire import Frame, pack
+
+#: Ways through the door, the best first.
+TRANSPORTS = ("unix", "tcp")
+
+
+@dataclass(frozen=True)
+class Dialed:
+    """A connection to a server that has let us in."""
+
+    port: StreamPort
+    link: StreamLink
+    admission: Admission
+    endpoint: Endpoint
+
+
+def dial(
+    endpoint: Endpoint,
+    config: Config,
+    role: str,
+    *,
+    seconds: float,
+    transport: str = "auto",
+    label: str = "",
+    mpi: str = "",
+) -> Dialed:
+    """Connects to the server at ``endpoint`` within ``seconds``.
+
+    ``transport`` is "unix", "tcp", or "auto" for the better one that works from here.
+
+    Raises
+    ------
+    ServerLost
+        Where nobody answers there.
+    AccessRefused
+        Where the server does not let us in, or is not the one that it says it is.
+    DeadlineExceeded
+        Where it takes too long.
+    """
+    deadline = time.monotonic() + seconds
+    sock = _connect(endpoint, transport, deadline)
+    port = StreamPort()
+    try:
+        tune(sock, config.heartbeat)
+        binding = ""
+        if endpoint.tls and sock.family != socket.AF_UNIX:
+            sock = _wrap(sock, endpoint)
+        if sock.family != socket.AF_UNIX:
+            binding = endpoint.tls
+        link = port.add(sock, f"server {endpoint.name}")
+        zstd = config.compression == "auto" and not _is_near(sock) and is_available()
+        knock = Knock(role, find_user(), socket.gethostname(), os.getpid(), make_nonce(), mpi, zstd, label)
+        admission = _introduce(port, link, endpoint, config, knock, binding, deadline)
+    except OSError as error:
+        port.close()
+        raise ServerLost(f"the connection to server {endpoint.name!r} broke: {error.strerror or error}") from None
+    except BaseException:
+        port.close()
+        raise
+    link.name = f"server {endpoint.name} on {endpoint.hostname}"
+    if admission.zstd and zstd:
+        link.compressor = Compressor()
+    return Dialed(port, link, admission, endpoint)
+
+
+def dial_any(
+    name: str | None, registry: Registry, config: Config, role: str, *, seconds: float, **options: str
+) -> Dialed:
+    """Connects to the best of the servers called ``name``, or that have a model of this name; None for any.
+
+    Those that do not answer are passed over.
+
+    Raises
+    ------
+    ServerLost
+        Where there is none, or none answers.
+    DemosError
+        As `dial`.
+    """
+    deadline = time.monotonic() + seconds
+    endpoints = registry.find(name)
+    if role == "worker":
+        endpoints = [endpoint for endpoint in endpoints if endpoint.state != "draining"]
+    problem: DemosError | None = None
+    for endpoint in endpoints:
+        try:
+            return dial(endpoint, config, role, seconds=deadline - time.monotonic(), **options)
+        except (ServerLost, DeadlineExceeded) as error:
+            problem = error
+    if problem is not None:
+        raise problem
+    wanted = "server" if name is None else f"server or model {name!r}"
+    names = ", ".join(repr(endpoint.name) for endpoint in registry.find(None)) or "none"
+    raise ServerLost(
+        f"there is no {wanted} in {registry.directory} (DEMOS_REGISTRY); there are: {names}. Start one by"
+        " `demos-hpc serve MODEL --workers 2`"
+    )
+
+
+def _connect(endpoint: Endpoint, transport: str, deadline: float) -> socket.socket:
+    ways = [way for way in TRANSPORTS if transport in ("auto", way)]
+    if not ways:
+        raise InvalidInput(f"transport is {transport!r}; through the door it is auto, {', '.join(TRANSPORTS)}")
+    if not endpoint.shares_host(find_boot()):
+        ways = [way for way in ways if way != "unix"]
+    if not ways:
+        raise ServerLost(f"server {endpoint.name!r} runs on {endpoint.hostname}, where its Unix socket is")
+    problem = ""
+    for way in ways:
+        try:
+            return _connect_by(way, endpoint, deadline)
+        except TimeoutError:
+            raise DeadlineExceeded(f"server {endpoint.name!r} did not take our connection in time") from None
+        except OSError as error:
+            where = endpoint.unix if way == "unix" else f"{endpoint.host}, port {endpoint.port}"
+            problem = f"{where}: {error.strerror or error}"
+    raise ServerLost(f"server {endpoint.name!r} does not answer at {problem}; it may have died")
+
+
+def _connect_by(way: str, endpoint: Endpoint, deadline: float) -> socket.socket:
+    seconds = max(0.01, deadline - time.monotonic())
+    if way == "tcp":
+        return socket.create_connection((endpoint.host, endpoint.port), seconds)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(seconds)
+    try:
+        sock.connect("\0" + endpoint.unix.removeprefix("@"))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _wrap(sock: socket.socket, endpoint: Endpoint) -> ssl.SSLSocket:
+    """TLS with the server whose certificate the registry names, and with nobody else."""
+    wrapped = client_context().wrap_socket(sock)
+    if not check_fingerprint(wrapped.getpeercert(binary_form=True), endpoint.tls):
+        wrapped.close()
+        raise AccessRefused(
+            f"whoever answers for server {endpoint.name!r} at {endpoint.host}, port {endpoint.port}, has another"
+            " certificate than the registry names: it may be an impostor"
+        )
+    return wrapped
+
+
+def _introduce(
+    port: StreamPort,
+    link: StreamLink,
+    endpoint: Endpoint,
+    config: Config,
+    knock: Knock,
+    binding: str,
+    deadline: float,
+) -> Admission:
+    hello = to_json(knock.to_dict())
+    link.send(pack(Kind.HELLO, [hello]))
+    challenge = Challenge.from_dict(from_json(_await(port, link, Kind.CHALLENGE, deadline).arrays[0]))
+    session = hello.tobytes(), knock.nonce, challenge.nonce, binding
+    key = None
+    if "munge" in challenge.methods and config.authentication != "key":
+        proof = Proof("munge", encode(digest_session("peer", *session)))
+    else:
+        key = choose_key(read_keys(config.key_path), knock.user)
+        if key is None:
+            raise AccessRefused(f"the key file {config.key_path} (DEMOS_KEY_FILE) has no key for {knock.user!r}")
+        proof = Proof("key", prove(key, "peer", *session), key.id)
+    link.send(pack(Kind.PROOF, [to_json(proof.to_dict())]))
+    admission = Admission.from_dict(from_json(_await(port, link, Kind.WELCOME, deadline).arrays[0]))
+    is_genuine = (
+        _is_users(admission.proof, digest_session("server", *session), endpoint.user)
+        if key is None
+        else check(key, admission.proof, "server", *session)
+    )
+    if not is_genuine:
+        raise AccessRefused(f"server {endpoint.name!r} could not prove who it is: it may be an impostor")
+    return admission
+
+
+def _is_users(credential: str, payload: bytes, user: str) -> bool:
+    """Whether a credential of MUNGE was made for this connection by the server's user."""
+    try:
+        found = decode(credential)
+    except MungeFailed:
+        return False
+    return found.payload == payload and found.user == user
+
+
+def _await(port: StreamPort, link: StreamLink, kind: Kind, deadline: float) -> Frame:
+    """The next frame, which has to be of this kind."""
+    while True:
+        for _, arrived in port.receive():
+            if isinstance(arrived, DemosError):
+                raise arrived
+            if arrived.header.kind == kind and arrived.header.n_arrays == 1:
+                return arrived
+            if arrived.header.kind == Kind.REPLY and arrived.header.status and arrived.header.n_arrays == 1:
+                raise Failure.from_dict(from_json(arrived.arrays[0])).to_exception()
+            raise BadFrame(f"{link.name} sent a frame of kind {arrived.header.kind} where {kind.name} is due")
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(f"{link.name} did not let us in in time")
+        port.wait(left)
+
+
+def _is_near(sock: socket.socket) -> bool:
+    """Whether the peer is on this host, where compression costs more than it spares."""
+    return sock.family == socket.AF_UNIX or sock.getpeername()[0] == sock.getsockname()[0]
+
+
+def find_user() -> str:
+    """Whose process this is; a container may have no name for the number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,76 @@
+"""A worker that joins a server through its door, from anywhere."""
+
+from __future__ import annotations
+
+import time
+
+from .config import Config
+from .dialing import Dialed, dial_any
+from .errors import DeadlineExceeded, DemosError, ServerLost
+from .fingerprint import describe_arithmetic
+from .model import LoadedModel, load
+from .refusals import warn
+from .registry import Registry
+from .worker import Worker
+
+#: Seconds that a lost server is looked for, and between two looks, at first and at most.
+PATIENCE, FIRST_PAUSE, LONGEST_PAUSE = 60.0, 0.05, 2.0
+#: Seconds that a server has to let us in.
+ENTRY = 30.0
+
+
+def join(name: str, config: Config, *, model: str = "", label: str = "") -> None:
+    """Works for the server ``name`` until it ends; ``model`` is what to load where that is not what the server says.
+
+    A server that is lost is looked for again for a minute.
+
+    Raises
+    ------
+    ServerLost
+        Where there is no such server (any more).
+    AccessRefused
+        Where it does not let us in.
+    ModelNotFound, ModelFailed
+        Where the model cannot be loaded; the server is told as well.
+    """
+    registry = Registry(config.registry_directory)
+    loaded: LoadedModel | None = None
+    failure: DemosError | None = None
+
+    def make_model() -> LoadedModel:
+        nonlocal loaded, failure
+        try:
+            loaded = loaded or load(model or dialed.admission.model_path)
+        except DemosError as error:
+            failure = error
+            raise
+        return loaded
+
+    dialed = dial_any(name, registry, config, "worker", seconds=ENTRY, label=label)
+    while True:
+        worker = Worker(f"worker {dialed.admission.number}", dialed.port, dialed.link, config.heartbeat)
+        try:
+            worker.offer(make_model, describe_arithmetic())
+            if failure is not None:
+                dialed.port.flush(LONGEST_PAUSE)
+                raise failure
+            worker.serve()
+            return
+        except ServerLost as error:
+            warn(f"{error}; looking for it")
+        finally:
+            dialed.port.close()
+        dialed = _find_again(name, registry, config, label)
+
+
+def _find_again(name: str, registry: Registry, config: Config, label: str) -> Dialed:
+    """The server, once somebody has started it again."""
+    end, pause = time.monotonic() + PATIENCE, FIRST_PAUSE
+    while True:
+        try:
+            return dial_any(name, registry, config, "worker", seconds=ENTRY, label=label)
+        except (ServerLost, DeadlineExceeded):
+            if time.monotonic() >= end:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)

@@ -1,0 +1,233 @@
+"""The dispatcher's side of the door: sockets that listen, guests that become peers, and what operators ask for."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .audit import Audit, Entry
+from .certificates import server_context
+from .config import Config
+from .dispatcher import Dispatcher
+from .door import Door, Guest
+from .errors import DemosError, InvalidInput, LaunchError
+from .messages import Operation
+from .metrics import Queue
+from .peers import Peer, Person
+from .refusals import warn
+from .transport import Link
+from .transport.compression import Compressor
+from .transport.tcp import StreamLink, StreamPort, tune
+from .wire import Frame
+
+#: Connections that wait to be accepted.
+BACKLOG = 1024
+
+
+class Upgrader(Protocol):
+    """Takes links on to a faster way (`transport.mpi`)."""
+
+    def give_ticket(self, peer: Peer, frame: Frame) -> None: ...
+
+    def accept(self, peer: Peer, frame: Frame) -> None: ...
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a door listens."""
+
+    host: str
+    port: int
+    unix: str
+
+
+class Reception:
+    """What stands before a dispatcher: a `dispatcher.Porch`.
+
+    ``certificate`` is the path of key and certificate, or empty for no TLS; ``publish`` is told how the server is,
+    each heartbeat.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        port: StreamPort,
+        config: Config,
+        *,
+        certificate: str = "",
+        audit: Audit | None = None,
+        publish: Callable[[str], None] = lambda state: None,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._port = port
+        self._config = config
+        self._tls = server_context(certificate) if certificate else None
+        self._audit = audit
+        self._publish = publish
+        self.door: Door | None = None
+        self.upgrader: Upgrader | None = None
+        self._next_beat = 0.0
+        #: When a server that was told to stop does so at the latest.
+        self._stop_at = float("inf")
+        self._is_told = False
+        self._supervisor: Peer | None = None
+        self.is_draining = False
+        dispatcher.porch = self
+        dispatcher.intake.controls = {
+            Operation.STATISTICS: self._describe,
+            Operation.DRAIN: self._drain,
+            Operation.STOP: self._stop,
+        }
+
+    # ---- the door -------------------------------------------------------------------------------------------
+
+    def listen(self, name: str) -> Addresses:
+        """Opens the door; ``name`` is that of the Unix socket, in the kernel's own namespace.
+
+        Raises
+        ------
+        LaunchError
+            Where the address cannot be had.
+        """
+        host, port = self._config.host, self._config.port
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+            unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            unix.bind("\0" + name)
+            unix.listen(BACKLOG)
+        except OSError as error:
+            raise LaunchError(
+                f"the door cannot listen on {host}, port {port} (DEMOS_HOST, DEMOS_PORT): {error.strerror or error}"
+            ) from None
+        self._port.listen(listener, self._greet)
+        self._port.listen(unix, self._greet)
+        return Addresses(host, listener.getsockname()[1], "@" + name)
+
+    def _greet(self, sock: socket.socket) -> None:
+        assert self.door is not None
+        try:
+            tune(sock, self._config.heartbeat)
+            if self._tls is not None and sock.family != socket.AF_UNIX:
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        except (OSError, ssl.SSLError):  # gone already
+            sock.close()
+            return
+        address = "the Unix socket" if sock.family == socket.AF_UNIX else sock.getpeername()[0]
+        self.door.greet(self._port.add(sock, f"somebody at {address}"))
+
+    def take(self, link: Link, arrived: Frame | DemosError) -> None:
+        """What has come from somebody who is not in yet."""
+        assert isinstance(link, StreamLink)
+        guest = self.door.take(link, arrived) if self.door is not None else None
+        if guest is not None:
+            self._admit(guest)
+
+    def _admit(self, guest: Guest) -> None:
+        knock, link, dispatcher = guest.knock, guest.link, self._dispatcher
+        assert isinstance(link, StreamLink)
+        person = Person(guest.user, knock.host, knock.pid, knock.label)
+        if guest.zstd:
+            link.compressor = Compressor()
+        if knock.role == "worker":
+            peer = dispatcher.add_worker(link, person, is_guest=True)
+        else:
+            peer = dispatcher.add_client(link, person, role=knock.role, is_guest=True)
+        self._note(guest.user, f"enter as {knock.role}", link.name, "ok")
+        if knock.role == "operator" and knock.label == "supervisor":
+            self._supervisor = peer
+
+    def note_refused(self, link: Link, user: str, why: str) -> None:
+        """Somebody was not let in."""
+        self._dispatcher.accounts.metrics.connection_refused()
+        self._note(user, "enter", link.name, f"refused: {why}")
+
+    def _note(self, who: str, what: str, address: str, outcome: str) -> None:
+        if self._audit is not None:
+            self._audit.record(Entry(time.time(), who, what, "", address, 0, 0.0, outcome))
+
+    def upgrade(self, peer: Peer, frame: Frame) -> None:
+        """A peer would like to go on by MPI, or is about to."""
+        if self.upgrader is None:
+            raise InvalidInput("this server has no MPI that links could go on by")
+        if frame.header.n_arrays:
+            self.upgrader.accept(peer, frame)
+        else:
+            self.upgrader.give_ticket(peer, frame)
+
+    # ---- time -----------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Once a second, and more often."""
+        if self.door is not None:
+            self.door.tick()
+        self._port.sweep(now)
+        self._dispatcher.accounts.metrics.turn(now)
+        if self._audit is not None:
+            self._audit.flush(now)
+        if now >= self._next_beat:
+            self._next_beat = now + self._config.heartbeat
+            for served in self._dispatcher.catalog.models.values():
+                try:
+                    served.follow()
+                except DemosError as error:
+                    warn(f"the stored parameters of {served.spec.name!r} are left out: {error}")
+            self._publish(self.state)
+
+    @property
+    def state(self) -> str:
+        """starting, ready or draining."""
+        if self.is_draining:
+            return "draining"
+        return "ready" if self._dispatcher.catalog.models else "starting"
+
+    def stop(self) -> None:
+        """Lets the server end soon; may be called by a signal's handler."""
+        self._is_told = True
+
+    def is_over(self) -> bool:
+        """Whether the server has done what it was to do before it ends."""
+        if self._is_told and self._stop_at == float("inf"):
+            self._stop({})
+        if self._supervisor is not None and self._supervisor.link not in self._dispatcher.peers:
+            self._supervisor = None
+            warn("the supervisor is gone; the server finishes what runs and ends")
+            self._stop({})
+        if not self.is_draining or self._stop_at == float("inf"):
+            return False
+        return self._dispatcher.scheduler.is_idle or time.monotonic() >= self._stop_at
+
+    # ---- operators ------------------------------------------------------------------------------------------
+
+    def _describe(self, question: dict[str, Any]) -> dict[str, Any]:
+        dispatcher = self._dispatcher
+        now = time.monotonic()
+        calls = dispatcher.intake.calls
+        oldest = min((call.arrived for call in calls.values()), default=now)
+        queue = Queue(len(calls), now - oldest, dispatcher.scheduler.backlog_seconds)
+        description = dispatcher.accounts.metrics.describe(now, queue)
+        description["state"] = self.state
+        description["is_stopping"] = self._stop_at < float("inf")
+        description["evicted"] = list(dispatcher.accounts.evicted)
+        description["models"] = [served.describe() for served in dispatcher.catalog.models.values()]
+        return description
+
+    def _drain(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Takes nothing new; the server stays until it is told to stop."""
+        if not self.is_draining:
+            self.is_draining = True
+            self._next_beat = 0.0
+            self._dispatcher.drain()
+        return {"state": self.state, "requests": len(self._dispatcher.intake.calls)}
+
+    def _stop(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Takes nothing new, finishes what runs, and ends; with ``now`` it ends at once."""
+        answer = self._drain(question)
+        seconds = 0.0 if question.get("now") is True else self._config.stop_seconds
+        self._stop_at = min(self._stop_at, time.monotonic() + seconds)
+        return answer
+

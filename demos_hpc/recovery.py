@@ -1,0 +1,219 @@
+"""A client's connection through the door: it notices that its server is gone, and may find it, or another, again.
+
+Every operation may be done twice, so whatever is unanswered is simply asked for once more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from .config import Config
+from .connection import Connection
+from .errors import Busy, Cancelled, DemosError, Draining, ServerLost
+from .future import Future, Request, Stream
+from .messages import Kind
+from .relay import readdress
+from .transport import Link, Port
+from .wire import Packed, pack
+
+#: Seconds before a lost server is looked for again, the first time and at most.
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+#: Seconds that one attempt to find it may take.
+ATTEMPT = 10.0
+#: Seconds for a goodbye to leave.
+FAREWELL = 1.0
+#: Seconds after which another server is tried where one is about to end.
+MOVING = 0.2
+
+
+class Found(Protocol):
+    """A server that was found again."""
+
+    @property
+    def port(self) -> Port: ...
+    @property
+    def link(self) -> Link: ...
+    @property
+    def handle(self) -> int:
+        """Of the model, there."""
+
+
+class LastingConnection(Connection):
+    """A connection that outlives its server, if ``redial`` (which raises a `DemosError` in vain) is given.
+
+    ``retries`` is how often a request is tried again that a server had no time for. A server that is silent for two
+    ``heartbeat`` while somebody waits for it is taken for lost.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        link: Link,
+        config: Config,
+        *,
+        redial: Callable[[float], Found] | None = None,
+        retries: int = 0,
+        heartbeat: float = math.inf,
+    ) -> None:
+        super().__init__(port, link, config)
+        self._redial = redial
+        self._retries = retries
+        self._heartbeat = heartbeat
+        #: Why there is no server now.
+        self._cut: ServerLost | None = None
+        self._next_try = 0.0
+        self._next_pause = FIRST_PAUSE
+        #: Requests that wait to be sent again: until when.
+        self._later: dict[Future, float] = {}
+        #: When something was last heard, or waiting began, and whether the server was asked since.
+        self._heard = time.monotonic()
+        self._is_asked = False
+        self._is_moving = False
+        #: The model's handle, where it is another than when the requests were made.
+        self._handle: int | None = None
+
+    # ---- out ------------------------------------------------------------------------------------------------
+
+    def _transmit(self, packed: Packed) -> None:
+        if self._cut is None:
+            self._link.send(packed if self._handle is None else readdress(packed, model=self._handle))
+
+    def _enter(self, future: Future, packed: Packed, cut: Callable[[], Stream] | None) -> None:
+        if self._redial is not None or self._retries:
+            future.request = Request(packed, cut, self._retries)
+        super()._enter(future, packed, cut)
+
+    def cancel(self, future: Future) -> None:
+        if self._later.pop(future, None) is not None or self._cut is not None:
+            self._check_usable()
+            self._settle(future, Cancelled("cancelled"))
+        else:
+            super().cancel(future)
+
+    def _send_again(self, future: Future) -> None:
+        request = future.request
+        assert request is not None
+        seconds = future.deadline - time.monotonic()
+        milliseconds = max(1, min(int(seconds * 1e3), 2**32 - 1))
+        self._transmit(readdress(request.packed, deadline_ms=milliseconds))
+        future.restart()
+        if request.cut is not None:
+            future.stream = request.cut()
+            self._streams[future.id] = future
+
+    def _push(self) -> None:
+        if self._cut is None:
+            super()._push()
+
+    def say_goodbye(self) -> None:
+        super().say_goodbye()
+        self._port.flush(FAREWELL)
+        self._port.close()
+
+    # ---- in -------------------------------------------------------------------------------------------------
+
+    def progress(self) -> bool:
+        if self._cut is not None and time.monotonic() >= self._next_try:
+            self._check_usable()
+            self._reconnect(self._cut)
+        if self._later:
+            self._try_again()
+        if not super().progress():
+            return False
+        self._heard, self._is_asked = time.monotonic(), False
+        return True
+
+    def wait_for(self, future: Future, limit: float | None) -> None:
+        self._heard, self._is_asked = time.monotonic(), False
+        super().wait_for(future, limit)
+
+    def _pause(self, seconds: float) -> None:
+        now = time.monotonic()
+        due = [*self._later.values(), *([] if self._cut is None else [self._next_try])]
+        seconds = max(0.0, min([seconds, *(at - now for at in due)]))
+        if self._cut is not None:
+            self._give_up_the_late(now)
+            time.sleep(seconds)
+            return
+        if now >= self._heard + 2 * self._heartbeat:
+            silence = now - self._heard
+            self._lose(ServerLost(f"{self._link.name} has given no sign of life for {silence:.3g} s"))
+            return
+        if now >= self._heard + self._heartbeat and not self._is_asked:
+            self._is_asked = True
+            self._link.send(pack(Kind.PING))
+        self._port.wait(min(seconds, self._heartbeat / 2))
+
+    def _settle(self, future: Future, error: DemosError | None) -> None:
+        wait = self._find_wait(future, error)
+        if wait is None:
+            self._later.pop(future, None)
+            super()._settle(future, error)
+        else:
+            self._streams.pop(future.id, None)
+            self._later[future] = time.monotonic() + wait
+
+    def _find_wait(self, future: Future, error: DemosError | None) -> float | None:
+        """Seconds after which a request that has failed is tried again; None where it is not."""
+        request, now = future.request, time.monotonic()
+        if request is None:
+            return None
+        if isinstance(error, Draining) and self._redial is not None:
+            self._is_moving = True
+            return MOVING if now + MOVING < future.deadline else None
+        if not isinstance(error, Busy | Draining) or not request.retries:
+            return None
+        request.retries -= 1
+        wait = error.retry_after if isinstance(error, Busy) else MOVING
+        return wait if now + wait < future.deadline else None
+
+    def _try_again(self) -> None:
+        now = time.monotonic()
+        if self._is_moving and len(self._later) == len(self._futures) and min(self._later.values()) <= now:
+            self._is_moving = False  # what was under way is done: look for another server
+            self._lose(ServerLost(f"{self._link.name} is ending"))
+            return
+        for future in [future for future, at in self._later.items() if at <= now]:
+            del self._later[future]
+            if self._cut is None:
+                self._send_again(future)
+
+    def _lose(self, error: DemosError) -> None:
+        self._link.part()
+        if self._redial is None or not isinstance(error, ServerLost) or self._lost is not None:
+            super()._lose(error)
+            return
+        if self._cut is None:
+            self._cut = error
+            self._streams.clear()
+            self._next_pause = FIRST_PAUSE
+            self._next_try = time.monotonic()
+
+    def _reconnect(self, lost: ServerLost) -> None:
+        assert self._redial is not None
+        try:
+            found = self._redial(ATTEMPT)
+        except ServerLost:
+            self._next_try = time.monotonic() + self._next_pause
+            self._next_pause = min(2 * self._next_pause, LONGEST_PAUSE)
+            return
+        except DemosError as error:  # it is there, and will not have us
+            self._cut = None
+            super()._lose(error)
+            return
+        self._port.close()
+        self._cut, self._port, self._link, self._handle = None, found.port, found.link, found.handle
+        self._port.place = self._place
+        self._heard, self._is_asked = time.monotonic(), False
+        self._later.clear()
+        for future in list(self._futures.values()):
+            self._send_again(future)
+
+    def _give_up_the_late(self, now: float) -> None:
+        """What cannot be answered in time any more has lost its server for good."""
+        assert self._cut is not None
+        for future in [future for future in self._futures.values() if future.deadline <= now]:
+            self._settle(future, ServerLost(f"{self._cut}; it could not be found again in time"))

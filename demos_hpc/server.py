@@ -1,0 +1,191 @@
+"""A server of its own: a dispatcher behind a door, to which workers and clients come as they like."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import socket
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from . import munge
+from .access import Access, find_groups
+from .accounts import Accounts
+from .audit import Audit
+from .budgets import Budgets
+from .certificates import make_certificate
+from .config import Config
+from .dialing import find_user
+from .dispatcher import Dispatcher
+from .door import Door, House
+from .endpoint import Endpoint, find_boot
+from .errors import InvalidInput, LaunchError
+from .identity import Key, make_key_file, read_keys
+from .presence import Presence
+from .reception import Reception
+from .refusals import warn
+from .registry import Registry
+from .revisions import Revisions
+from .transport.compression import is_available
+from .transport.tcp import StreamPort
+from .wire import WIRE_MAJOR
+
+#: Seconds for what is still to be sent, and for the registry, at the end.
+LAST_WORDS = 5.0
+
+
+class UserRights:
+    """Who may do what, their groups being those of this host."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def may(self, user: str, model: str, uuid: str, operation: str) -> bool:
+        return self._access.may(user, find_groups(user), model, uuid, operation)
+
+    def may_enter(self, user: str, role: str) -> bool:
+        """Workers need a right of their own, as they see the requests and make the answers."""
+        wanted = {"worker": "join", "operator": "operate"}.get(role)
+        return wanted is None or self.may(user, "", "", wanted)
+
+
+class Server:
+    """One server, from the opening of its door to its end."""
+
+    def __init__(self, name: str, model_path: str, config: Config, id_: str = "") -> None:
+        self._config = config
+        self._registry = Registry(config.registry_directory)
+        self.id = id_ or uuid.uuid4().hex
+        user = find_user()
+        access = Access.load(config.access_file or None, user)
+        rights = UserRights(access)
+        audit = Audit(config.audit_file, warn) if config.audit_file else None
+        keys, by_munge = self._find_ways_in(user)
+        self._certificate = self._find_certificate()
+        self._port = StreamPort()
+        budgets = Budgets(access.find_limits)
+        accounts = Accounts(name=name, rights=rights, budgets=budgets if access.limits else None, audit=audit)
+        self._dispatcher = Dispatcher(self._port, config, 1, accounts=accounts)
+        self._dispatcher.catalog.store = lambda model: Revisions(config.registry_directory, model)
+        self._audit = audit
+        self._reception = Reception(
+            self._dispatcher,
+            self._port,
+            config,
+            certificate=self._certificate[0],
+            audit=audit,
+            publish=self._publish,
+        )
+        house = House(
+            self.id,
+            name,
+            config.heartbeat,
+            model_path,
+            zstd=config.compression == "auto" and is_available(),
+            binding=self._certificate[1],
+        )
+        self._reception.door = Door(
+            house,
+            keys,
+            by_munge=by_munge,
+            may_enter=rights.may_enter,
+            refused=self._reception.note_refused,
+            most_visits=config.max_connections,
+        )
+        addresses = self._reception.listen(f"demos-{self.id}")
+        is_wildcard = addresses.host in ("", "0.0.0.0", "::")
+        now = time.time()
+        self._endpoint = Endpoint(
+            id=self.id,
+            name=name,
+            models=[],
+            state="starting",
+            host=socket.gethostname() if is_wildcard else addresses.host,
+            port=addresses.port,
+            unix=addresses.unix,
+            boot=find_boot(),
+            tls=self._certificate[1],
+            mpi="",
+            wire=WIRE_MAJOR,
+            user=user,
+            pid=os.getpid(),
+            hostname=socket.gethostname(),
+            job=os.environ.get("SLURM_JOB_ID", ""),
+            started=now,
+            heartbeat=now,
+            interval=config.heartbeat,
+            workers=0,
+            clients=0,
+            load=0.0,
+            model_path=model_path,
+        )
+        self._registry.publish(self._endpoint)  # whoever cannot be found had better not start
+        self._presence = Presence(self._registry)
+
+    def serve(self) -> None:
+        """Serves until it is told to stop."""
+        before = {number: signal.signal(number, self._take_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._dispatcher.serve(self._reception.is_over)
+            self._port.flush(LAST_WORDS)
+        finally:
+            self._presence.close(self.id, LAST_WORDS)
+            self._port.close()
+            if self._audit is not None:
+                self._audit.close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take_signal(self, number: int, frame: FrameType | None) -> None:
+        self._reception.stop()
+
+    def _publish(self, state: str) -> None:
+        dispatcher = self._dispatcher
+        models = [
+            {"name": s.spec.name, "uuid": s.spec.uuid, "version": s.spec.version}
+            for s in dispatcher.catalog.models.values()
+        ]
+        n_workers = sum(served.workers for served in dispatcher.catalog.models.values())
+        self._endpoint = replace(
+            self._endpoint,
+            models=models,
+            state=state,
+            heartbeat=time.time(),
+            workers=n_workers,
+            clients=dispatcher.n_clients,
+            load=dispatcher.scheduler.backlog_seconds / max(1, n_workers),
+        )
+        self._presence.show(self._endpoint)
+
+    def _find_ways_in(self, user: str) -> tuple[dict[str, Key], bool]:
+        """The keys that open the door, and whether MUNGE does."""
+        config = self._config
+        has_munge = config.authentication != "key" and munge.is_available()
+        if config.authentication == "munge":
+            if not has_munge:
+                raise LaunchError("DEMOS_AUTHENTICATION is munge, and no munged answers here")
+            return {}, True
+        if config.key_path.exists():
+            return read_keys(config.key_path), has_munge
+        if config.key_file:
+            raise InvalidInput(f"there is no key file {config.key_file} (DEMOS_KEY_FILE)")
+        return make_key_file(config.key_path, user), has_munge
+
+    def _find_certificate(self) -> tuple[str, str]:
+        """Path and fingerprint; empty where the door has no TLS."""
+        config = self._config
+        if config.tls == "off" or (config.tls == "auto" and _is_loopback(config.host)):
+            return "", ""
+        certificate = make_certificate(Path.home() / ".demos-hpc" / "certificates")
+        return str(certificate.path), certificate.fingerprint
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

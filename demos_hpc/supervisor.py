@@ -1,0 +1,253 @@
+"""Keeps a server running: its dispatcher and its workers are processes that are started again when they die.
+
+Whoever dies is noticed at once (`os.pidfd_open`). A worker that has answered something is replaced at once, one that
+has not after a pause that doubles. A model that cannot even start, three times in a row, ends the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from .config import Config
+from .connection import Connection
+from .dialing import Dialed, dial
+from .errors import DeadlineExceeded, DemosError, LaunchError, ServerLost
+from .messages import Operation
+from .refusals import warn
+from .registry import Registry
+from .starter import PYTHON
+from .threads import limit_threads
+
+#: Seconds until a process that has done nothing is started again, at first and at most.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+#: Starts in vain, one after the other, after which the model is given up.
+MOST_FAILURES = 3
+#: Seconds for a dispatcher to open its door.
+OPENING = 60.0
+#: Seconds between two looks at a server that runs.
+LOOK = 1.0
+#: Seconds for children to end by themselves, beyond what requests under way are given.
+LEAVING = 15.0
+
+
+class Child:
+    """A process that is started again and again, under one name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.process: subprocess.Popen[bytes] | None = None
+        self.label = ""
+        self.generation = 0
+        self.pause = FIRST_PAUSE
+        self.start_at = 0.0
+        self.handle = -1
+
+    def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        # In a session of its own: Ctrl-C is for us, and we tell it in our own words.
+        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        self.handle = os.pidfd_open(self.process.pid)
+
+    def has_ended(self) -> bool:
+        """Whether it runs no more, though it was started."""
+        if self.process is None or self.process.poll() is None:
+            return False
+        self._forget()
+        return True
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Sends a signal to it and to all that it has started."""
+        if self.process is not None and self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+    def end(self, deadline: float) -> None:
+        """Gives it until ``deadline`` on the monotonic clock, and then ends it."""
+        if self.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(max(0.0, deadline - time.monotonic()))
+            self.kill()
+            self.process.wait()
+            self._forget()
+
+    def _forget(self) -> None:
+        self.process = None
+        os.close(self.handle)
+        self.handle = -1
+
+
+class Supervisor:
+    """A server called ``name`` with ``n_workers`` workers; ``launcher`` is what each process is started by."""
+
+    def __init__(
+        self, model: str, n_workers: int, name: str, config: Config, launcher: Sequence[str] = (), threads: int = 1
+    ) -> None:
+        self._model = model
+        self._name = name
+        self._config = config
+        self._launcher = tuple(launcher)
+        self._registry = Registry(config.registry_directory)
+        self._environment = {**os.environ, **limit_threads(os.environ, threads)}
+        self._dispatcher = Child("dispatcher")
+        self._workers = [Child(f"worker {slot}") for slot in range(n_workers)]
+        self._dialed: Dialed | None = None
+        self._operator: Connection | None = None
+        self._is_told = False
+        self._failures = 0
+        self._next_look = 0.0
+
+    def run(self) -> int:
+        """Runs the server until somebody stops it; returns the exit status."""
+        with self._listening():
+            try:
+                self._start_dispatcher()
+                while not self._is_told:
+                    self._turn()
+            except LaunchError:
+                self._is_told = True
+                raise
+            finally:
+                self._end()
+        return 0
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {n: signal.signal(n, self._take_signal) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take_signal(self, number: int, frame: FrameType | None) -> None:
+        self._is_told = True
+
+    # ---- the dispatcher -------------------------------------------------------------------------------------
+
+    def _start_dispatcher(self) -> None:
+        id_ = uuid.uuid4().hex
+        self._run(self._dispatcher, "dispatch", self._model, "--name", self._name, "--id", id_)
+        end = time.monotonic() + OPENING
+        while not self._is_told:
+            if self._dispatcher.has_ended():
+                raise LaunchError(f"the dispatcher of server {self._name!r} ended before its door was open")
+            if self._dial(id_):
+                return
+            if time.monotonic() >= end:
+                raise LaunchError(f"the dispatcher of server {self._name!r} has not opened its door in {OPENING:g} s")
+            time.sleep(0.02)
+
+    def _dial(self, id_: str) -> bool:
+        for endpoint in self._registry.find(self._name):
+            if endpoint.id == id_:
+                with contextlib.suppress(ServerLost, DeadlineExceeded):
+                    self._dialed = dial(endpoint, self._config, "operator", seconds=OPENING, label="supervisor")
+                    self._operator = Connection(self._dialed.port, self._dialed.link, self._config)
+                    return True
+        return False
+
+    def _ask(self, operation: Operation, question: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """What the dispatcher says; None where it says nothing any more."""
+        if self._operator is None:
+            return None
+        try:
+            answer: dict[str, Any] = self._operator.ask(operation, question or {}).result(timeout=OPENING)
+        except (DemosError, TimeoutError):
+            self._hang_up()
+            return None
+        return answer
+
+    def _hang_up(self) -> None:
+        self._operator = None
+        if self._dialed is not None:
+            self._dialed.port.close()
+            self._dialed = None
+
+    # ---- the loop -------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        if self._dispatcher.has_ended():
+            self._hang_up()
+            if self._is_told:
+                return
+            description = f"server {self._name!r} has lost its dispatcher"
+            warn(f"{description}; it is started again")
+            time.sleep(self._dispatcher.pause)
+            self._dispatcher.pause = min(2 * self._dispatcher.pause, LONGEST_PAUSE)
+            self._start_dispatcher()
+            return
+        for worker in self._workers:
+            if worker.has_ended():
+                self._mourn(worker)
+            if worker.process is None and now >= worker.start_at:
+                worker.generation += 1
+                worker.label = f"{self._name}.{worker.name.split()[1]}.{worker.generation}"
+                self._run(worker, "worker", "--join", self._name, "--label", worker.label)
+        if now >= self._next_look:
+            self._look(now)
+        self._wait()
+
+    def _look(self, now: float) -> None:
+        """Ends the workers that the dispatcher has given up, and notices that it was stopped by others."""
+        self._next_look = now + LOOK
+        description = self._ask(Operation.STATISTICS)
+        if description is None:
+            return
+        self._dispatcher.pause = FIRST_PAUSE
+        for worker in self._workers:
+            if worker.label in description["evicted"]:
+                worker.kill()
+        self._is_told |= bool(description["is_stopping"])
+
+    def _mourn(self, worker: Child) -> None:
+        """A worker has died: decides when another takes its place."""
+        description = self._ask(Operation.STATISTICS)
+        if description is None:
+            worker.start_at = time.monotonic() + worker.pause
+            return
+        records = [w for w in description["workers"] if w["name"] == worker.label]
+        if records and records[0]["chunks"]:
+            worker.pause = FIRST_PAUSE
+        self._failures = 0 if records else self._failures + 1
+        if self._failures >= MOST_FAILURES:
+            raise LaunchError(
+                f"workers of server {self._name!r} could not start, {self._failures} times in a row: what they said"
+                f" stands above. Does `demos-hpc check {self._model}` work?"
+            )
+        worker.start_at = time.monotonic() + worker.pause
+        worker.pause = min(2 * worker.pause, LONGEST_PAUSE)
+
+    def _wait(self) -> None:
+        """Until a child ends, or something is due."""
+        poll = select.poll()
+        for child in (self._dispatcher, *self._workers):
+            if child.process is not None:
+                poll.register(child.handle, select.POLLIN)
+        due = [self._next_look, *(worker.start_at for worker in self._workers if worker.process is None)]
+        poll.poll(max(0.0, min(due) - time.monotonic()) * 1e3)
+
+    def _run(self, child: Child, *words: str) -> None:
+        child.start([*self._launcher, *PYTHON, *words], self._environment)
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """Lets everybody finish what they do, and ends those who do not."""
+        self._ask(Operation.STOP)
+        deadline = time.monotonic() + (self._config.stop_seconds if self._operator else 0.0) + LEAVING
+        self._dispatcher.end(deadline)
+        self._hang_up()
+        for worker in self._workers:
+            worker.end(min(deadline, time.monotonic() + LEAVING))
+        sys.stdout.flush()
