@@ -64,7 +64,7 @@ class Accounts:
 
     def check_operator(self, peer: Peer, operation: int) -> None:
         """The same for what is asked of the server, and not of a model."""
-        if self._rights is not None and not self._rights.may(peer.person.user, "", "", "operate"):
+        if self._rights is not None and not self._rights.may(peer.person.user, "", "", _name(operation)):
             self._refuse(peer, "", operation)
         if self._audit is not None and operation != Operation.STATISTICS:
             self._record(peer, "", operation, 0, 0, 0.0, int(Status.OK))

@@ -109,11 +109,15 @@ class Answer(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """An array. Nobody can make one of its views writable, as they could if it were an array itself."""
+    """An array. Were it one itself, its views could be made writable."""
 
     data: bytes | memoryview
     dtype: _Dtype
     shape: tuple[int, ...]
+
+    def view(self) -> Array:
+        # frombuffer, since ndarray(buffer=...) looks behind a memoryview and finds something that may be written to.
+        return np.frombuffer(self.data, self.dtype).reshape(self.shape)
 
 
 class _Entry(NamedTuple):
@@ -161,8 +165,7 @@ class Cache:
             return None
         self.hits += 1
         self._entries.move_to_end(key)
-        arrays: list[Array] = [np.ndarray(shape, dtype, data) for data, dtype, shape in entry.arrays]
-        return Answer(arrays, entry.nonfinite, entry.revision)
+        return Answer([kept.view() for kept in entry.arrays], entry.nonfinite, entry.revision)
 
     def put(self, key: bytes, arrays: Sequence[Array], nonfinite: int = 0, revision: int = 0) -> bool:
         """Keeps a copy of an answer; whether there is room for it. The first answer under a key stays."""

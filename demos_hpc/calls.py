@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from .cache import Gathering
 from .errors import BadFrame, InvalidInput
 from .events import Part, SendPart
 from .messages import Array, Flag, FloatArray, Kind, Operation
@@ -26,8 +27,8 @@ class Call:
     """
 
     __slots__ = (
-        "_per_row", "_shared", "arrived", "defaults", "first", "id", "link", "model", "operation", "peer", "plan",
-        "revision", "rows_here", "status",
+        "_per_row", "_shared", "arrived", "defaults", "first", "gathering", "id", "link", "model", "operation", "peer",
+        "plan", "revision", "rows_here", "status",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +45,8 @@ class Call:
         self.peer: Peer | None = None
         self.model = ""
         self.operation = frame.header.operation
+        #: The answer on its way into the cache.
+        self.gathering: Gathering | None = None
         self.arrived = arrived
         self.status = 0
         #: For each part that has arrived, its arrays with a row for each row; made when first needed.

@@ -25,7 +25,7 @@ class Catalog:
         self._load_failure: DemosError | None = None
         self._conflicts: dict[str, DemosError] = {}
         #: Who asked for which model, before all offers were there.
-        self._asking: list[tuple[Link, int, str | None]] = []
+        self._asking: list[tuple[Link, int, str | None, Callable[[Served], None]]] = []
 
     def add(self, offer: Offer, *, is_late: bool = False) -> Served:
         """The model that a worker offers; raises what kept it from having one.
@@ -87,21 +87,26 @@ class Catalog:
         problem = "several models are served: name one" if found else f"there is no model {name!r} here"
         raise InvalidInput(f"{problem}; there are: {names}")
 
-    def ask(self, link: Link, number: int, name: str | None) -> None:
-        """A client's request ``number`` is for the metadata of this model: answered now, or when it is known."""
-        self._asking.append((link, number, name))
+    def ask(self, link: Link, number: int, name: str | None, check: Callable[[Served], None]) -> None:
+        """A client's request ``number`` is for the metadata of this model: answered now, or when it is known.
+
+        ``check`` raises where the client has no right to them.
+        """
+        self._asking.append((link, number, name, check))
         self.answer_all()
 
     def answer_all(self) -> None:
         """Answers who has asked for a model, as far as it is known whether there is one."""
         asking, self._asking = self._asking, []
-        for link, number, name in asking:
+        for link, number, name, check in asking:
             try:
                 served = self.find(name)
+                if served is not None:
+                    check(served)
             except DemosError as error:
                 send_failure(link, number, Failure.of(error, str(error.__cause__ or "").strip()))
                 continue
             if served is None:
-                self._asking.append((link, number, name))
+                self._asking.append((link, number, name, check))
             else:
                 link.send(pack(Kind.REPLY, [to_json(served.describe())], id=number, flags=Flag.FINAL))

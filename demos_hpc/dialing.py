@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import socket
 import ssl
 import time
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .certificates import check_fingerprint, client_context
 from .config import Config
-from .endpoint import Endpoint, find_boot
+from .endpoint import Endpoint, find_binding, find_boot
 from .errors import AccessRefused, BadFrame, DeadlineExceeded, DemosError, InvalidInput, ServerLost
 from .greetings import Admission, Challenge, Knock, Proof
 from .identity import check, choose_key, digest_session, make_nonce, prove, read_keys
@@ -64,11 +64,10 @@ def dial(
     port = StreamPort()
     try:
         tune(sock, config.heartbeat)
-        binding = ""
-        if endpoint.tls and sock.family != socket.AF_UNIX:
+        is_unix = sock.family == socket.AF_UNIX
+        binding = find_binding(endpoint, is_unix=is_unix)
+        if endpoint.tls and not is_unix:
             sock = _wrap(sock, endpoint)
-        if sock.family != socket.AF_UNIX:
-            binding = endpoint.tls
         link = port.add(sock, f"server {endpoint.name}")
         zstd = config.compression == "auto" and not _is_near(sock) and is_available()
         knock = Knock(role, find_user(), socket.gethostname(), os.getpid(), make_nonce(), mpi, zstd, label)
@@ -230,8 +229,8 @@ def _is_near(sock: socket.socket) -> bool:
 
 
 def find_user() -> str:
-    """Whose process this is; a container may have no name for the number."""
+    """Whose process this is, and not whose it says that it is; a container may have no name for the number."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

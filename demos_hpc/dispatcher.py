@@ -40,6 +40,7 @@ from .greetings import Beat
 from .intake import Intake
 from .messages import Array, Failure, Flag, Kind, Offer, from_json
 from .peers import Peer, Person
+from .recall import Recall
 from .refusals import make_result, refuse, send_failure, warn
 from .relay import pass_on
 from .scheduler import Limits, Scheduler
@@ -89,7 +90,8 @@ class Dispatcher:
         self._clock = clock
         self.catalog = Catalog(n_offers, config.max_request_bytes)
         self.accounts = accounts or Accounts(clock)
-        self.intake = Intake(self.catalog, self.accounts)
+        self.recall = Recall(config.cache_bytes) if config.cache_bytes else None
+        self.intake = Intake(self.catalog, self.accounts, self.recall)
         self.porch: Porch | None = None
         self.scheduler = Scheduler(Limits(config.max_queued_requests, config.chunk_seconds, config.chunk_timeout))
         self.peers: dict[Link, Peer] = {}
@@ -332,6 +334,8 @@ class Dispatcher:
 
     def _send_parts(self, batch: Batch, result: Frame, parts: list[SendPart]) -> None:
         try:
+            if self.recall is not None:
+                self.recall.gather(batch, result, parts)
             messages = batch.answer(result, parts)
         except Exception:  # as in _send_chunk
             traceback.print_exc()

@@ -8,12 +8,13 @@ and what arrives on them are given to it, as to the dispatcher.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .errors import AccessRefused, BadFrame, BadVersion, DemosError, ServerLost, Status
 from .greetings import LONGEST_GREETING, Admission, Challenge, Knock, Proof
-from .identity import Key, check, digest_session, make_nonce, prove
+from .identity import Key, check, digest_session, find_key, make_nonce, prove
 from .messages import Failure, Kind, from_json, to_json
 from .munge import decode, encode
 from .refusals import pack_failure
@@ -39,10 +40,11 @@ class Guest:
 
 
 class _Visit:
-    __slots__ = ("deadline", "hello", "knock", "nonce")
+    __slots__ = ("address", "deadline", "hello", "knock", "nonce")
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, address: str) -> None:
         self.deadline = deadline
+        self.address = address
         self.knock: Knock | None = None
         self.hello = b""
         self.nonce = ""
@@ -59,14 +61,13 @@ class House:
     #: Its MPI library, where links can go on by MPI.
     mpi: str = ""
     zstd: bool = False
-    #: The fingerprint of its certificate: a proof for one server is none for another.
-    binding: str = ""
 
 
 class Door:
     """Lets peers in; ``keys`` by their id, MUNGE where ``by_munge``.
 
-    ``may_enter(user, role)`` says whether somebody whose identity is proved may come in as what it says.
+    ``find_binding(link)`` is what the peer must have dialed (`endpoint.find_binding`): a proof for one server is none
+    for another. ``may_enter(user, role)`` says whether somebody whose identity is proved may come in as what it says.
     ``refused(link, user, why)`` is told of everybody who was not let in.
     """
 
@@ -77,6 +78,7 @@ class Door:
         *,
         by_munge: bool,
         may_enter: Callable[[str, str], bool],
+        find_binding: Callable[[StreamLink], str],
         refused: Callable[[StreamLink, str, str], None],
         most_visits: int,
         clock: Callable[[], float] = time.monotonic,
@@ -85,6 +87,7 @@ class Door:
         self._keys = keys
         self._by_munge = by_munge
         self._may_enter = may_enter
+        self._find_binding = find_binding
         self._refused = refused
         self._most_visits = most_visits
         self._clock = clock
@@ -94,12 +97,14 @@ class Door:
     def __repr__(self) -> str:
         return f"<Door of {self._house.name}: {len(self._visits)} visits>"
 
-    def greet(self, link: StreamLink) -> None:
-        """Somebody has connected."""
-        if len(self._visits) >= self._most_visits:  # who came first has had most time
-            first = next(iter(self._visits))
-            self._refuse(first, "", "too many others are waiting at the door")
-        self._visits[link] = _Visit(self._clock() + VISIT_SECONDS)
+    def greet(self, link: StreamLink, address: str) -> None:
+        """Somebody has connected, from ``address``."""
+        if len(self._visits) >= self._most_visits:
+            # Whoever floods the door makes room for others: the first of those from where most are.
+            [(crowd, _)] = Counter(visit.address for visit in self._visits.values()).most_common(1)
+            first = next(other for other, visit in self._visits.items() if visit.address == crowd)
+            self._refuse(first, "", "too many from there are waiting at the door")
+        self._visits[link] = _Visit(self._clock() + VISIT_SECONDS, address)
 
     def take(self, link: StreamLink, arrived: Frame | DemosError) -> Guest | None:
         """What has come from a visitor; a guest, once it is one."""
@@ -141,7 +146,7 @@ class Door:
     def _take_proof(self, link: StreamLink, visit: _Visit, knock: Knock, frame: Frame) -> Guest:
         _read(frame, Kind.PROOF)
         proof = Proof.from_dict(from_json(frame.arrays[0]))
-        binding = self._house.binding
+        binding = self._find_binding(link)
         answer = ""
         if proof.method == "munge" and self._by_munge:
             credential = decode(proof.proof)
@@ -150,10 +155,10 @@ class Door:
             user = credential.user
             answer = encode(digest_session("server", visit.hello, knock.nonce, visit.nonce, binding))
         else:
-            key = self._keys.get(proof.key) if proof.method == "key" else None
+            key = find_key(self._keys, proof.key, knock.user) if proof.method == "key" else None
             if not check(key, proof.proof, "peer", visit.hello, knock.nonce, visit.nonce, binding) or key is None:
                 raise AccessRefused(f"no proof of key {proof.key!r}")
-            user = knock.user if key.id == "*" else key.id
+            user = knock.user
             answer = prove(key, "server", visit.hello, knock.nonce, visit.nonce, binding)
         if not self._may_enter(user, knock.role):
             raise AccessRefused(f"{user} may not come in as {knock.role}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ipaddress
 import os
 import random
 import re
@@ -200,3 +201,21 @@ def find_boot() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/net')}"
     except OSError:
         return ""
+
+
+def find_binding(endpoint: Endpoint, *, is_unix: bool) -> str:
+    """What both sides sign as the way they are connected, so that nobody between them can pass a proof on.
+
+    That is the certificate under TLS, else the address that was dialed, which only its owner can listen on. Where
+    addresses are those of one host, its `find_boot` belongs to them.
+    """
+    boot = find_boot()
+    if is_unix:
+        return f"unix:{boot}:{endpoint.unix}"
+    if endpoint.tls:
+        return endpoint.tls
+    try:
+        is_near = ipaddress.ip_address(endpoint.host).is_loopback
+    except ValueError:
+        is_near = endpoint.host == "localhost"
+    return f"tcp:{boot if is_near else ''}:{endpoint.host}:{endpoint.port}"

@@ -11,6 +11,8 @@ from .messages import FromJson
 ROLES = ("client", "worker", "operator")
 #: Longest text of one of these messages, bytes.
 LONGEST_GREETING = 8192
+#: Longest text of a knock's own, characters.
+LONGEST_TEXT = 256
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Knock(FromJson):
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise BadFrame(f"a knock with the unknown role {self.role!r}")
+        for text in (self.user, self.host, self.nonce, self.mpi, self.label):
+            # It will be shown, logged and compared.
+            if len(text) > LONGEST_TEXT or not (text.isascii() and text.isprintable()):
+                raise BadFrame(f"a knock with a text that is not short and plain: {ascii(text[:LONGEST_TEXT])}")
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,18 @@ def choose_key(keys: Mapping[str, Key], user: str) -> Key | None:
     return keys.get(user) or keys.get(ANYBODY)
 
 
+def find_key(keys: Mapping[str, Key], key_id: str, user: str) -> Key | None:
+    """The key ``key_id`` of a server, if ``user`` may introduce themselves by it; None for `check` if not.
+
+    A group's key does not speak for users who have a key of their own: give the server's own user one, and nobody
+    else of the group can stop the server.
+    """
+    key = keys.get(key_id)
+    if key is None or not key.stands_for(user) or (key.id == ANYBODY and user in keys):
+        return None
+    return key
+
+
 def make_nonce() -> str:
     """32 random bytes as hexadecimal digits, to be used once."""
     return secrets.token_hex(32)

@@ -13,6 +13,7 @@ from .errors import BadFrame, InvalidInput, StaleRevision
 from .events import Cancelled, Event, RequestArrived, UnitsArrived
 from .messages import Flag, Kind, Operation, from_json, to_json
 from .peers import Peer
+from .recall import Recall
 from .refusals import refuse
 from .wire import Frame, pack
 
@@ -22,8 +23,9 @@ _METADATA, _SET_PARAMS = int(Operation.METADATA), int(Operation.SET_PARAMS)
 class Intake:
     """The calls of all clients, from their arrival to their final reply."""
 
-    def __init__(self, catalog: Catalog, accounts: Accounts) -> None:
+    def __init__(self, catalog: Catalog, accounts: Accounts, recall: Recall | None) -> None:
         self._catalog = catalog
+        self._recall = recall
         self._accounts = accounts
         #: By their number.
         self.calls: dict[int, Call] = {}
@@ -34,7 +36,9 @@ class Intake:
     def take_request(self, peer: Peer, frame: Frame, now: float) -> Event | None:
         header = frame.header
         if header.operation == _METADATA:
-            self._catalog.ask(peer.link, header.id, _read_name(frame))
+            self._catalog.ask(
+                peer.link, header.id, _read_name(frame), lambda served: self._accounts.check(peer, served, _METADATA)
+            )
             return None
         if header.operation in self.controls:
             self._control(peer, frame)
@@ -48,6 +52,8 @@ class Intake:
         if header.operation == _SET_PARAMS:
             served.set_params(from_json(_only_array(frame)))
             self._accounts.note_params(peer, served)
+            if self._recall is not None:
+                self._recall.forget(served)
             peer.link.send(pack(Kind.REPLY, id=header.id, flags=Flag.FINAL, revision=served.revision))
             return None
         if header.revision not in (0, served.revision):
@@ -59,6 +65,10 @@ class Intake:
         call = Call(peer.link, frame, plan, served.defaults, served.revision, now)
         call.peer, call.model = peer, served.spec.name
         self._accounts.charge(call, now)
+        if self._recall is not None and (reply := self._recall.find(call, served)) is not None:
+            peer.link.send(reply)
+            self._accounts.settle(call, now)
+            return None
         number = peer.calls[header.id] = self._last_number = self._last_number + 1
         self.calls[number] = call
         served.statistics.requests += 1

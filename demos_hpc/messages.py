@@ -80,6 +80,7 @@ class Flag(IntFlag):
     FINAL = 1
     WRT_X = 2
     BLOCK_MAJOR = 4
+    FRESH_SEED = 8
 
 
 def to_json(value: Mapping[str, Any] | Sequence[Any]) -> Array:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .audit import Audit, Entry
+from .audit import REFUSED, Audit, Entry
 from .certificates import server_context
 from .config import Config
 from .dispatcher import Dispatcher
@@ -48,7 +49,7 @@ class Addresses:
 class Reception:
     """What stands before a dispatcher: a `dispatcher.Porch`.
 
-    ``certificate`` is the path of key and certificate, or empty for no TLS; ``publish`` is told how the server is,
+    ``owner`` is the server's own user; ``certificate`` is the path of key and certificate, or empty for no TLS; ``publish`` is told how the server is,
     each heartbeat.
     """
 
@@ -58,6 +59,7 @@ class Reception:
         port: StreamPort,
         config: Config,
         *,
+        owner: str = "",
         certificate: str = "",
         audit: Audit | None = None,
         publish: Callable[[str], None] = lambda state: None,
@@ -67,6 +69,7 @@ class Reception:
         self._config = config
         self._tls = server_context(certificate) if certificate else None
         self._audit = audit
+        self._owner = owner
         self._publish = publish
         self.door: Door | None = None
         self.upgrader: Upgrader | None = None
@@ -112,13 +115,13 @@ class Reception:
         assert self.door is not None
         try:
             tune(sock, self._config.heartbeat)
+            address = find_address(sock)
             if self._tls is not None and sock.family != socket.AF_UNIX:
                 sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except (OSError, ssl.SSLError):  # gone already
             sock.close()
             return
-        address = "the Unix socket" if sock.family == socket.AF_UNIX else sock.getpeername()[0]
-        self.door.greet(self._port.add(sock, f"somebody at {address}"))
+        self.door.greet(self._port.add(sock, f"somebody at {address}"), address)
 
     def take(self, link: Link, arrived: Frame | DemosError) -> None:
         """What has come from somebody who is not in yet."""
@@ -138,17 +141,17 @@ class Reception:
         else:
             peer = dispatcher.add_client(link, person, role=knock.role, is_guest=True)
         self._note(guest.user, f"enter as {knock.role}", link.name, "ok")
-        if knock.role == "operator" and knock.label == "supervisor":
+        if knock.role == "operator" and knock.label == "supervisor" and guest.user == self._owner:
             self._supervisor = peer
 
     def note_refused(self, link: Link, user: str, why: str) -> None:
         """Somebody was not let in."""
         self._dispatcher.accounts.metrics.connection_refused()
-        self._note(user, "enter", link.name, f"refused: {why}")
+        self._note(user, "enter", link.name, REFUSED, why)
 
-    def _note(self, who: str, what: str, address: str, outcome: str) -> None:
+    def _note(self, who: str, what: str, address: str, outcome: str, why: str = "") -> None:
         if self._audit is not None:
-            self._audit.record(Entry(time.time(), who, what, "", address, 0, 0.0, outcome))
+            self._audit.record(Entry(time.time(), who, what, "", address, 0, 0.0, outcome, why=why))
 
     def upgrade(self, peer: Peer, frame: Frame) -> None:
         """A peer would like to go on by MPI, or is about to."""
@@ -209,7 +212,8 @@ class Reception:
         calls = dispatcher.intake.calls
         oldest = min((call.arrived for call in calls.values()), default=now)
         queue = Queue(len(calls), now - oldest, dispatcher.scheduler.backlog_seconds)
-        description = dispatcher.accounts.metrics.describe(now, queue)
+        cache = None if dispatcher.recall is None else dispatcher.recall.cache.describe()
+        description = dispatcher.accounts.metrics.describe(now, queue, cache)
         description["state"] = self.state
         description["is_stopping"] = self._stop_at < float("inf")
         description["evicted"] = list(dispatcher.accounts.evicted)
@@ -231,3 +235,10 @@ class Reception:
         self._stop_at = min(self._stop_at, time.monotonic() + seconds)
         return answer
 
+
+def find_address(sock: socket.socket) -> str:
+    """Where a connection comes from: an address, or on this host a user's number."""
+    if sock.family != socket.AF_UNIX:
+        return str(sock.getpeername()[0])
+    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return f"the Unix socket, user {uid}"

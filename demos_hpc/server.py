@@ -22,7 +22,7 @@ from .config import Config
 from .dialing import find_user
 from .dispatcher import Dispatcher
 from .door import Door, House
-from .endpoint import Endpoint, find_boot
+from .endpoint import Endpoint, find_binding, find_boot
 from .errors import InvalidInput, LaunchError
 from .identity import Key, make_key_file, read_keys
 from .presence import Presence
@@ -48,9 +48,8 @@ class UserRights:
         return self._access.may(user, find_groups(user), model, uuid, operation)
 
     def may_enter(self, user: str, role: str) -> bool:
-        """Workers need a right of their own, as they see the requests and make the answers."""
-        wanted = {"worker": "join", "operator": "operate"}.get(role)
-        return wanted is None or self.may(user, "", "", wanted)
+        """Whether there is anything that the user could do here in this role."""
+        return self._access.may_enter(user, find_groups(user), role)
 
 
 class Server:
@@ -76,6 +75,7 @@ class Server:
             self._dispatcher,
             self._port,
             config,
+            owner=user,
             certificate=self._certificate[0],
             audit=audit,
             publish=self._publish,
@@ -86,13 +86,13 @@ class Server:
             config.heartbeat,
             model_path,
             zstd=config.compression == "auto" and is_available(),
-            binding=self._certificate[1],
         )
         self._reception.door = Door(
             house,
             keys,
             by_munge=by_munge,
             may_enter=rights.may_enter,
+            find_binding=lambda link: find_binding(self._endpoint, is_unix=link.transport == "unix"),
             refused=self._reception.note_refused,
             most_visits=config.max_connections,
         )

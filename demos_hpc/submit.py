@@ -179,7 +179,8 @@ class Submit:
         outs = None if out is None else [check_out(out, (n, width))]
         number = new_seed() if seed is None else read_seed(seed)
         arrays = [] if point is None else [point]
-        future = self._start(Operation.SAMPLE, arrays, n, n, ((width,),), _first, outs, timeout, 0, seed=number)
+        flags = Flag.FRESH_SEED if seed is None else Flag.NONE
+        future = self._start(Operation.SAMPLE, arrays, n, n, ((width,),), _first, outs, timeout, 0, flags, number)
         future.seed = number
         future.progress = progress
         return future

@@ -31,7 +31,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "4 transport": (
         "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi",
         "transport.inflow", "transport.compression", "transport.tcp", "peers", "calls", "refusals", "catalog",
-        "accounts", "intake", "door", "presence",
+        "accounts", "recall", "intake", "door", "presence",
     ),
     "5 worker and client": ("dialing", "worker", "connection", "recovery", "submit", "likelihood", "samplers", "client", "launch"),
     "6 dispatcher": ("dispatcher", "reception", "joining"),

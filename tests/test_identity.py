@@ -22,6 +22,7 @@ from demos_hpc.identity import (
     check,
     choose_key,
     digest_session,
+    find_key,
     make_key_file,
     make_nonce,
     prove,
@@ -78,6 +79,22 @@ def test_ones_own_key_comes_before_the_groups() -> None:
     assert choose_key({"alice": own, "*": shared}, "alice") is own
     assert choose_key({"alice": own, "*": shared}, "bob") is shared
     assert choose_key({"alice": own}, "bob") is None
+
+
+def test_a_groups_key_does_not_speak_for_those_who_have_one() -> None:
+    own, shared = Key("alice", SECRET), Key("*", OTHER)
+    keys = {"alice": own, "*": shared}
+    assert find_key(keys, "alice", "alice") is own
+    assert find_key(keys, "*", "bob") is shared
+    assert find_key(keys, "*", "alice") is None
+    assert find_key({"*": shared}, "*", "alice") is shared
+
+
+@pytest.mark.parametrize(
+    ("key_id", "user"), [("alice", "bob"), ("alice", "*"), ("bob", "bob"), ("", ""), ("*", "*"), ("*", "x\n")]
+)
+def test_nobody_goes_by_anothers_key(key_id: str, user: str) -> None:
+    assert find_key({"alice": Key("alice", SECRET), "*": Key("*", OTHER)}, key_id, user) is None
 
 
 @pytest.mark.parametrize("secret", [b"short", bytes(range(65)), bytes(32), b"0123456789" * 4])
@@ -282,19 +299,29 @@ def test_it_is_the_open_file_that_is_looked_at(tmp_path: Path, monkeypatch: pyte
 # ---- making key files ---------------------------------------------------------------------------------------
 
 
-def test_a_new_key_file_is_private(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "keys"
-    mask = os.umask(0o277)  # neither a narrow nor a wide umask counts
+@pytest.mark.parametrize("mask", [0, 0o277])
+def test_a_new_key_file_is_private(tmp_path: Path, mask: int) -> None:
+    path = tmp_path / "keys"
+    before = os.umask(mask)  # neither a narrow nor a wide one counts
     try:
         keys = make_key_file(path, "alice")
     finally:
-        os.umask(mask)
+        os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) & 0o077 == 0
     assert keys.keys() == {"alice"}
     assert len(keys["alice"].secret) == 32
     assert read_keys(path)["alice"].secret == keys["alice"].secret
-    assert os.listdir(path.parent) == ["keys"]
+    assert os.listdir(tmp_path) == ["keys"]
+
+
+def test_a_missing_directory_is_made_and_private(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        make_key_file(tmp_path / "new" / "keys", "*")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    assert read_keys(tmp_path / "new" / "keys").keys() == {"*"}
 
 
 def test_a_key_file_that_is_there_stays(tmp_path: Path) -> None:

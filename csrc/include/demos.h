@@ -94,7 +94,8 @@ enum demos_status {
 enum demos_flag {
     DEMOS_FINAL = 1,       /* REPLY: nothing more follows for this id */
     DEMOS_WRT_X = 2,       /* gradients with respect to x, not params */
-    DEMOS_BLOCK_MAJOR = 4  /* likelihood cells are b m + j, not j B + b (WIRE.md, 6) */
+    DEMOS_BLOCK_MAJOR = 4, /* likelihood cells are b m + j, not j B + b (WIRE.md, 6) */
+    DEMOS_FRESH_SEED = 8   /* SAMPLE: the caller gave no seed, one was drawn for this request */
 };
 
 enum demos_dtype {

@@ -29,11 +29,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """What was done in the last ``seconds``; ``workers`` are shares of that time, 0 to 1, by name."""
+    """What was done in the last ``seconds``.
+
+    ``operations`` by model and operation; ``users`` by name; ``workers`` are shares of that time, 0 to 1, by name.
+    """
 
     seconds: float
     total: Rate
-    operations: dict[tuple[str, str], Rate]
+    operations: dict[tuple[str, ...], Rate]
     users: dict[str, Rate]
     workers: dict[str, float]
 
@@ -104,7 +107,7 @@ def _subtract(now: Mapping[str, Any], then: Mapping[str, Any], seconds: float) -
     """What one item has more than the other, a second."""
 
     def find(key: str) -> float:
-        return max(0.0, now.get(key, 0) - then.get(key, 0)) / seconds
+        return max(0.0, float(now.get(key, 0) - then.get(key, 0))) / seconds
 
     latency = Histogram()
     if "latency" in now:

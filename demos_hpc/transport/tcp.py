@@ -118,12 +118,14 @@ class StreamLink:
                 return
             if n_bytes < len(head):
                 self._keep([memoryview(head)[n_bytes:]])
+                self._port.watch_sending(self)
             return
         views = [memoryview(head), *(memoryview(array.reshape(-1).view(np.uint8)) for array in tail)]  # type: ignore[arg-type]
         if gap := -sum(map(len, views)) % ALIGNMENT:
             views.append(memoryview(_GAPS[gap]))
+        is_first = not self._outgoing
         self._keep(views)
-        if len(self._outgoing) == len(views):
+        if is_first:
             self.push()
 
     def ring(self) -> None:
@@ -136,7 +138,6 @@ class StreamLink:
     def _keep(self, views: Sequence[memoryview]) -> None:
         self._outgoing.extend(views)
         self.unsent_bytes += sum(map(len, views))
-        self._port.watch_sending(self)
 
     def push(self) -> None:
         """Sends what the socket takes."""
@@ -148,7 +149,7 @@ class StreamLink:
                 else:
                     n_bytes = self.sock.sendmsg([view for view, _ in zip(outgoing, range(MOST_VIEWS), strict=False)])
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                return
+                break
             except OSError:
                 self._break()
                 return
