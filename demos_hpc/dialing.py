@@ -7,7 +7,7 @@ import pwd
 import socket
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .certificates import check_fingerprint, client_context
 from .config import Config
@@ -15,15 +15,20 @@ from .endpoint import Endpoint, find_binding, find_boot
 from .errors import AccessRefused, BadFrame, DeadlineExceeded, DemosError, InvalidInput, ServerLost
 from .greetings import Admission, Challenge, Knock, Proof
 from .identity import check, choose_key, digest_session, make_nonce, prove, read_keys
-from .messages import Failure, Kind, from_json, to_json
+from .messages import Array, Failure, Kind, from_json, to_json
 from .munge import MungeFailed, decode, encode
 from .registry import Registry
+from .transport import Link
 from .transport.compression import Compressor, is_available
 from .transport.tcp import StreamLink, StreamPort, tune
-from .wire import Frame, pack
+from .wire import Frame, Header, Layout, pack
 
 #: Ways through the door, the best first.
 TRANSPORTS = ("unix", "tcp")
+#: Seconds that one server has to let us in where there are others to try.
+PATIENCE = 10.0
+#: Seconds that anybody may wait: the kernel counts milliseconds, and not to infinity.
+LONGEST = 86400.0
 
 
 @dataclass(frozen=True)
@@ -59,29 +64,32 @@ def dial(
     DeadlineExceeded
         Where it takes too long.
     """
-    deadline = time.monotonic() + seconds
-    sock = _connect(endpoint, transport, deadline)
+    deadline = time.monotonic() + min(seconds, LONGEST)
+    zstd = config.compression == "auto" and is_available()
+    knock = Knock(role, find_user(), socket.gethostname(), os.getpid(), make_nonce(), mpi, zstd, label)
     port = StreamPort()
+    room, port.place = port.place, _refuse_large
     try:
-        tune(sock, config.heartbeat)
-        is_unix = sock.family == socket.AF_UNIX
-        binding = find_binding(endpoint, is_unix=is_unix)
-        if endpoint.tls and not is_unix:
-            sock = _wrap(sock, endpoint)
-        link = port.add(sock, f"server {endpoint.name}")
-        zstd = config.compression == "auto" and not _is_near(sock) and is_available()
-        knock = Knock(role, find_user(), socket.gethostname(), os.getpid(), make_nonce(), mpi, zstd, label)
-        admission = _introduce(port, link, endpoint, config, knock, binding, deadline)
+        dialed = _enter(port, endpoint, config, knock, transport, deadline)
+    except BadFrame as error:
+        port.close()
+        raise ServerLost(
+            f"whoever answers for server {endpoint.name!r} does not speak as one ({error}); it may have died"
+        ) from None
+    except DemosError:  # some of which are an OSError
+        port.close()
+        raise
+    except TimeoutError:
+        port.close()
+        raise DeadlineExceeded(f"server {endpoint.name!r} did not take our connection in time") from None
     except OSError as error:
         port.close()
         raise ServerLost(f"the connection to server {endpoint.name!r} broke: {error.strerror or error}") from None
     except BaseException:
         port.close()
         raise
-    link.name = f"server {endpoint.name} on {endpoint.hostname}"
-    if admission.zstd and zstd:
-        link.compressor = Compressor()
-    return Dialed(port, link, admission, endpoint)
+    port.place = room
+    return dialed
 
 
 def dial_any(
@@ -89,7 +97,7 @@ def dial_any(
 ) -> Dialed:
     """Connects to the best of the servers called ``name``, or that have a model of this name; None for any.
 
-    Those that do not answer are passed over.
+    Those that do not answer, or do not let us in, are passed over.
 
     Raises
     ------
@@ -98,16 +106,19 @@ def dial_any(
     DemosError
         As `dial`.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + min(seconds, LONGEST)
     endpoints = registry.find(name)
     if role == "worker":
         endpoints = [endpoint for endpoint in endpoints if endpoint.state != "draining"]
     problem: DemosError | None = None
-    for endpoint in endpoints:
+    for n_others, endpoint in zip(reversed(range(len(endpoints))), endpoints, strict=True):
+        left = deadline - time.monotonic()
         try:
-            return dial(endpoint, config, role, seconds=deadline - time.monotonic(), **options)
-        except (ServerLost, DeadlineExceeded) as error:
+            return dial(endpoint, config, role, seconds=min(left / 2, PATIENCE) if n_others else left, **options)
+        except AccessRefused as error:
             problem = error
+        except (ServerLost, DeadlineExceeded) as error:
+            problem = problem or error
     if problem is not None:
         raise problem
     wanted = "server" if name is None else f"server or model {name!r}"
@@ -116,6 +127,32 @@ def dial_any(
         f"there is no {wanted} in {registry.directory} (DEMOS_REGISTRY); there are: {names}. Start one by"
         " `demos-hpc serve MODEL --workers 2`"
     )
+
+
+def _refuse_large(link: Link, header: Header, layout: Layout) -> list[Array]:
+    raise BadFrame(f"a frame of {header.payload} bytes from somebody who has not proved who they are")
+
+
+def _enter(
+    port: StreamPort, endpoint: Endpoint, config: Config, knock: Knock, transport: str, deadline: float
+) -> Dialed:
+    sock = _connect(endpoint, transport, deadline)
+    is_unix = sock.family == socket.AF_UNIX
+    try:
+        tune(sock, config.heartbeat)
+        if endpoint.tls and not is_unix:
+            sock = _wrap(sock, endpoint, deadline)
+        if _is_near(sock):
+            knock = replace(knock, zstd=False)
+        link = port.add(sock, f"server {endpoint.name}")
+    except BaseException:
+        sock.close()
+        raise
+    admission = _introduce(port, link, endpoint, config, knock, find_binding(endpoint, is_unix=is_unix), deadline)
+    link.name = f"server {endpoint.name} on {endpoint.hostname}"
+    if admission.zstd and knock.zstd:
+        link.compressor = Compressor()
+    return Dialed(port, link, admission, endpoint)
 
 
 def _connect(endpoint: Endpoint, transport: str, deadline: float) -> socket.socket:
@@ -152,8 +189,9 @@ def _connect_by(way: str, endpoint: Endpoint, deadline: float) -> socket.socket:
     return sock
 
 
-def _wrap(sock: socket.socket, endpoint: Endpoint) -> ssl.SSLSocket:
+def _wrap(sock: socket.socket, endpoint: Endpoint, deadline: float) -> ssl.SSLSocket:
     """TLS with the server whose certificate the registry names, and with nobody else."""
+    sock.settimeout(max(0.01, deadline - time.monotonic()))
     wrapped = client_context().wrap_socket(sock)
     if not check_fingerprint(wrapped.getpeercert(binary_form=True), endpoint.tls):
         wrapped.close()
@@ -178,9 +216,14 @@ def _introduce(
     challenge = Challenge.from_dict(from_json(_await(port, link, Kind.CHALLENGE, deadline).arrays[0]))
     session = hello.tobytes(), knock.nonce, challenge.nonce, binding
     key = None
-    if "munge" in challenge.methods and config.authentication != "key":
-        proof = Proof("munge", encode(digest_session("peer", *session)))
-    else:
+    proof = _prove_by_munge(digest_session("peer", *session), challenge.methods, config)
+    if proof is None:
+        if "key" not in challenge.methods or config.authentication == "munge":
+            ways = " or ".join(map(str, challenge.methods)) or "nothing"
+            raise AccessRefused(
+                f"server {endpoint.name!r} takes {ways} as a proof, and DEMOS_AUTHENTICATION is"
+                f" {config.authentication!r} here"
+            )
         key = choose_key(read_keys(config.key_path), knock.user)
         if key is None:
             raise AccessRefused(f"the key file {config.key_path} (DEMOS_KEY_FILE) has no key for {knock.user!r}")
@@ -194,7 +237,21 @@ def _introduce(
     )
     if not is_genuine:
         raise AccessRefused(f"server {endpoint.name!r} could not prove who it is: it may be an impostor")
+    if admission.server != endpoint.id:
+        raise ServerLost(f"server {endpoint.name!r} is gone; another one, {admission.name!r}, has its address now")
     return admission
+
+
+def _prove_by_munge(digest: bytes, methods: list[str], config: Config) -> Proof | None:
+    """A proof by MUNGE; None where a key is to be used."""
+    if "munge" not in methods or config.authentication == "key":
+        return None
+    try:
+        return Proof("munge", encode(digest))
+    except MungeFailed:
+        if "key" not in methods or config.authentication == "munge":
+            raise
+        return None
 
 
 def _is_users(credential: str, payload: bytes, user: str) -> bool:
@@ -207,20 +264,22 @@ def _is_users(credential: str, payload: bytes, user: str) -> bool:
 
 
 def _await(port: StreamPort, link: StreamLink, kind: Kind, deadline: float) -> Frame:
-    """The next frame, which has to be of this kind."""
-    while True:
-        for _, arrived in port.receive():
-            if isinstance(arrived, DemosError):
-                raise arrived
-            if arrived.header.kind == kind and arrived.header.n_arrays == 1:
-                return arrived
-            if arrived.header.kind == Kind.REPLY and arrived.header.status and arrived.header.n_arrays == 1:
-                raise Failure.from_dict(from_json(arrived.arrays[0])).to_exception()
-            raise BadFrame(f"{link.name} sent a frame of kind {arrived.header.kind} where {kind.name} is due")
+    """The next frame, which has to be of this kind, and the last that was sent unasked."""
+    while not (arrivals := port.receive()):
         left = deadline - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded(f"{link.name} did not let us in in time")
         port.wait(left)
+    frame = arrivals[0][1]
+    if isinstance(frame, DemosError):
+        raise frame
+    if frame.header.kind == Kind.REPLY and frame.header.status and frame.header.n_arrays == 1:
+        raise Failure.from_dict(from_json(frame.arrays[0])).to_exception()
+    if frame.header.kind != kind or frame.header.n_arrays != 1:
+        raise BadFrame(f"a frame of kind {frame.header.kind} where {kind.name} is due")
+    if len(arrivals) > 1:  # it ends, or is none
+        raise ServerLost(f"{link.name} has ended")
+    return frame
 
 
 def _is_near(sock: socket.socket) -> bool:

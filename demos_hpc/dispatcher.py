@@ -21,8 +21,6 @@ from .events import (
     Cancelled,
     ClientJoined,
     ClientLost,
-    ClientResumed,
-    ClientStalled,
     Drain,
     Event,
     Evict,
@@ -44,6 +42,7 @@ from .recall import Recall
 from .refusals import make_result, refuse, send_failure, warn
 from .relay import pass_on
 from .scheduler import Limits, Scheduler
+from .stalls import Stalls
 from .transport import LONGEST_WAIT, Link, Port
 from .transport.buffers import Buffers
 from .wire import Frame, Header, Layout, pack
@@ -103,7 +102,7 @@ class Dispatcher:
         self._result: tuple[Batch, Frame] | None = None
         self._unsent: list[tuple[int, int, Batch]] = []
         self._broken: list[int] = []
-        self._stalled: dict[Peer, None] = {}
+        self._stalls = Stalls(config.max_unsent_bytes, config.stall_timeout)
         #: Clients that have come and not said goodbye.
         self.n_clients = 0
         self._last_number = 0
@@ -163,10 +162,12 @@ class Dispatcher:
         self._do(self.scheduler.handle(Tick(), now))
         if self.porch is not None:
             self.porch.tick(now)
-        for peer in list(self._stalled):
-            self._look_at_stalled(peer, now)
-        pause = STALL_LOOK if self._stalled else LONGEST_WAIT
-        self._next_look = now + pause
+        events, lost = self._stalls.look(now)
+        for event in events:
+            self._do(self.scheduler.handle(event, now))
+        for peer in lost:
+            self.lose(peer.link)
+        self._next_look = now + (STALL_LOOK if self._stalls else LONGEST_WAIT)
 
     def add_client(self, link: Link, person: Person, *, role: str = "client", is_guest: bool = False) -> Peer:
         """Somebody who calls, or looks after the server."""
@@ -189,7 +190,7 @@ class Dispatcher:
         if peer is None:
             return
         del self._numbered[peer.number]
-        self._stalled.pop(peer, None)
+        self._stalls.forget(peer)
         if peer.is_guest:
             link.part()
         else:
@@ -349,8 +350,9 @@ class Dispatcher:
             return
         for link, message in messages:
             link.send(message)
-            if link.unsent_bytes > self._config.max_unsent_bytes:
-                self._note_stalled(self.peers[link])
+            if link.unsent_bytes and (event := self._stalls.check(self.peers[link], self._clock())) is not None:
+                self._next_look = 0.0
+                self.scheduler.handle(event, self._clock())  # it only takes work away
 
     def _send_failure(self, action: SendFailure) -> None:
         call = self.intake.calls[action.request]
@@ -385,26 +387,6 @@ class Dispatcher:
         warn(f"{peer.link.name} has been in one chunk for too long and is given up")
         self.accounts.note_evicted(peer)
         self.lose(peer.link)
-
-    # ---- clients that do not take their answers -------------------------------------------------------------
-
-    def _note_stalled(self, peer: Peer) -> None:
-        if peer not in self._stalled:
-            peer.stalled_since, peer.unsent_bytes = self._clock(), peer.link.unsent_bytes
-            self._stalled[peer] = None
-            self._next_look = 0.0
-            self.scheduler.handle(ClientStalled(peer.number), self._clock())
-
-    def _look_at_stalled(self, peer: Peer, now: float) -> None:
-        unsent = peer.link.unsent_bytes
-        if unsent < self._config.max_unsent_bytes / 2:
-            del self._stalled[peer]
-            self._do(self.scheduler.handle(ClientResumed(peer.number), now))
-        elif unsent < peer.unsent_bytes:
-            peer.stalled_since, peer.unsent_bytes = now, unsent
-        elif now - peer.stalled_since > self._config.stall_timeout:
-            warn(f"{peer.link.name} has taken no answers for {self._config.stall_timeout:g} s and is given up")
-            self.lose(peer.link)
 
 
 def _only_array(frame: Frame) -> Any:

@@ -119,8 +119,9 @@ class Door:
                 self._take_knock(link, visit, arrived)
                 return None
             return self._take_proof(link, visit, knock, arrived)
-        except ServerLost:
+        except ServerLost as error:  # nobody is there to hear it
             del self._visits[link]
+            self._refused(link, knock.user if knock else "", f"gone before any proof: {error}")
         except BadVersion as error:  # no secret, and the peer can do something about it
             link.send(pack_failure(Kind.REPLY, 0, Failure.of(error)))
             self._refuse(link, knock.user if knock else "", str(error))

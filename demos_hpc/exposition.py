@@ -107,7 +107,7 @@ def write_exposition(path: str | Path, description: Mapping[str, Any]) -> None:
         from prometheus_client import CollectorRegistry, write_to_textfile
     except ModuleNotFoundError as error:
         raise InvalidInput(
-            f"{path} cannot be written: {error.name} is not installed; pip install 'demos-hpc[monitor]',"
+            f"{path} cannot be written: {error.name} is not installed; pip install 'demos-hpc[door]',"
             " or do without a file for Prometheus"
         ) from None
     registry = CollectorRegistry()

@@ -15,6 +15,7 @@ import socket
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from json import dumps
 from logging.handlers import RotatingFileHandler
@@ -36,6 +37,8 @@ KEPT_FILES = 5
 LONGEST_VALUE = 4000
 MOST_ITEMS = 100
 DEEPEST_VALUE = 4
+#: What may not stand in a bare word.
+_MISLEADING = frozenset(" \"'=\\[]{}")
 
 _ROOT = logging.getLogger("demos_hpc")
 _ROOT.addHandler(logging.NullHandler())  # a library is silent until somebody listens
@@ -107,8 +110,8 @@ def restore() -> None:
     """Undoes `configure`: events go to whoever listens to Python's logging in this process."""
     for handler in [handler for handler in _ROOT.handlers if isinstance(handler, _Unfailing)]:
         _ROOT.removeHandler(handler)
-        handler.flush()
-        handler.close()
+        with suppress(OSError, ValueError):  # what is left of it cannot be written either
+            handler.close()
     _ROOT.setLevel(logging.NOTSET)
     _ROOT.propagate = True
 
@@ -130,7 +133,8 @@ class _Message:
         fields = dict(self.fields)
         # A traceback has lines of its own, which nothing else looks like.
         trace = str(fields.pop("traceback", "")).splitlines()
-        words = [_escape(self.event), *(f"{_quote(name)}={_quote(value)}" for name, value in fields.items())]
+        event = _quote(self.event, " '[]{}")
+        words = [event, *(f"{_quote(name)}={_quote(value)}" for name, value in fields.items())]
         return "\n    | ".join([" ".join(words), *map(_escape, trace)])
 
 
@@ -201,26 +205,28 @@ def _make_plain(value: Any, depth: int) -> Any:
         text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
     except Exception as error:  # whatever a value does when it is looked at, the service goes on
         text = f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}... ({len(text)} characters)"
+    if len(text) <= LONGEST_VALUE:
+        return text
+    half = LONGEST_VALUE // 2  # of a traceback the end matters most
+    return f"{text[:half]} ... {len(text) - 2 * half} characters ... {text[-half:]}"
 
 
 def _is_secret(name: str) -> bool:
     return name.lower().replace("-", "_").rpartition("_")[2] in SECRETS
 
 
-def _quote(value: Any) -> str:
-    """One word of a line for people."""
-    if isinstance(value, str):
-        is_word = value and value.isprintable() and not set(value) & set(" \"'=\\")
-        return value if is_word else _escape(dumps(value, ensure_ascii=False))
+def _quote(value: Any, allowed: str = "") -> str:
+    """One word of a line for people: bare where nothing in it could be misread, as JSON otherwise."""
+    if isinstance(value, str) and value and value.isprintable() and not (set(value) & _MISLEADING) - set(allowed):
+        return value
     return _escape(dumps(value, ensure_ascii=False))
 
 
 def _escape(text: str) -> str:
-    """Without ends of lines, or anything else that could steer a terminal."""
+    """Without ends of lines, or anything else that could steer a terminal; what was JSON still is."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else dumps(c)[1:-1] for c in text)
 
 
 # ---- where it is written -------------------------------------------------------------------------------------------
@@ -263,7 +269,9 @@ class _File(_Unfailing, RotatingFileHandler):
 
     def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802
         # The library's own formats each line twice.
-        return self.stream is not None and os.fstat(self.stream.fileno()).st_size >= self.maxBytes
+        if self.stream is None:
+            self.stream = self._open()
+        return os.fstat(self.stream.fileno()).st_size >= self.maxBytes
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         super().handleError(record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from .served import Served
@@ -28,7 +27,6 @@ class Peer:
 
     __slots__ = (
         "calls", "has_offered", "is_guest", "link", "number", "person", "rights", "role", "served",
-        "stalled_since", "unsent_bytes",
     )  # fmt: skip
 
     def __init__(self, number: int, link: Link, role: str, person: Person, *, is_guest: bool) -> None:
@@ -45,9 +43,6 @@ class Peer:
         self.calls: dict[int, int] = {}
         #: What was found out about the rights of its user, by model and operation.
         self.rights: dict[tuple[int, int], bool] = {}
-        #: Since when it has not taken its answers, and how much of them waited then.
-        self.stalled_since = math.inf
-        self.unsent_bytes = 0
 
     def __repr__(self) -> str:
         return f"<Peer {self.number}: {self.link.name}, {len(self.calls)} calls>"

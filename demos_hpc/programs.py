@@ -113,8 +113,8 @@ def _describe_solitude(config: Config) -> str:
     alone = f"no server runs by itself (there is none in {config.registry_directory}, DEMOS_REGISTRY)"
     if find_rank_and_size() is not None:
         return (
-            f"this rank was started as `python {script}`, and has no part in the launch, and {alone}: start it as"
-            f" `python -m demos_hpc {script}`, or a server by `demos-hpc serve MODEL --workers 2`"
+            f"this rank was started as `python {script}`, and has no part in the launch: start it as"
+            f" `python -m demos_hpc {script}`. And {alone}: start one by `demos-hpc serve MODEL --workers 2`"
         )
     return (
         f"this process is not part of a launch, and {alone}: start a server by `demos-hpc serve MODEL --workers 2`, or"

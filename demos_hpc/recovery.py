@@ -12,17 +12,18 @@ from typing import Protocol
 
 from .config import Config
 from .connection import Connection
-from .errors import Busy, Cancelled, DemosError, Draining, ServerLost
+from .errors import Busy, Cancelled, DeadlineExceeded, DemosError, Draining, ServerLost
 from .future import Future, Request, Stream
 from .messages import Kind
 from .relay import readdress
 from .transport import Link, Port
+from .transport.tcp import StreamLink
 from .wire import Packed, pack
 
 #: Seconds before a lost server is looked for again, the first time and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
-#: Seconds that one attempt to find it may take.
-ATTEMPT = 10.0
+#: Seconds that one attempt to find it may take, at most and whoever waits for how long.
+ATTEMPT, SHORTEST_ATTEMPT = 10.0, 1.0
 #: Seconds for a goodbye to leave.
 FAREWELL = 1.0
 #: Seconds after which another server is tried where one is about to end.
@@ -65,12 +66,19 @@ class LastingConnection(Connection):
         #: Why there is no server now.
         self._cut: ServerLost | None = None
         self._next_try = 0.0
-        self._next_pause = FIRST_PAUSE
+        #: Seconds before the next try but one; 0 once a server has answered something.
+        self._pause_seconds = 0.0
         #: Requests that wait to be sent again: until when.
         self._later: dict[Future, float] = {}
+        #: Requests that nobody wants any more, though the server has not said so yet.
+        self._unwanted: set[Future] = set()
         #: When something was last heard, or waiting began, and whether the server was asked since.
         self._heard = time.monotonic()
         self._is_asked = False
+        #: Bytes that were unsent when this was last looked at: where they become fewer, somebody takes them.
+        self._unsent_bytes = 0
+        #: Until when somebody waits.
+        self._until = -math.inf
         self._is_moving = False
         #: The model's handle, where it is another than when the requests were made.
         self._handle: int | None = None
@@ -92,12 +100,13 @@ class LastingConnection(Connection):
             self._settle(future, Cancelled("cancelled"))
         else:
             super().cancel(future)
+            self._unwanted.add(future)
 
     def _send_again(self, future: Future) -> None:
         request = future.request
         assert request is not None
         seconds = future.deadline - time.monotonic()
-        milliseconds = max(1, min(int(seconds * 1e3), 2**32 - 1))
+        milliseconds = max(1, int(min(seconds * 1e3, 2**32 - 1)))
         self._transmit(readdress(request.packed, deadline_ms=milliseconds))
         future.restart()
         if request.cut is not None:
@@ -118,6 +127,7 @@ class LastingConnection(Connection):
     def progress(self) -> bool:
         if self._cut is not None and time.monotonic() >= self._next_try:
             self._check_usable()
+            self._give_up_the_late(time.monotonic())
             self._reconnect(self._cut)
         if self._later:
             self._try_again()
@@ -128,16 +138,19 @@ class LastingConnection(Connection):
 
     def wait_for(self, future: Future, limit: float | None) -> None:
         self._heard, self._is_asked = time.monotonic(), False
+        self._until = future.deadline if limit is None else min(limit, future.deadline)
         super().wait_for(future, limit)
+        self._until = -math.inf
 
     def _pause(self, seconds: float) -> None:
         now = time.monotonic()
-        due = [*self._later.values(), *([] if self._cut is None else [self._next_try])]
+        due = [*self._later.values(), *([] if self._cut is None else [self._next_try, self._until])]
         seconds = max(0.0, min([seconds, *(at - now for at in due)]))
         if self._cut is not None:
             self._give_up_the_late(now)
             time.sleep(seconds)
             return
+        self._look_for_life(now)
         if now >= self._heard + 2 * self._heartbeat:
             silence = now - self._heard
             self._lose(ServerLost(f"{self._link.name} has given no sign of life for {silence:.3g} s"))
@@ -147,10 +160,23 @@ class LastingConnection(Connection):
             self._link.send(pack(Kind.PING))
         self._port.wait(min(seconds, self._heartbeat / 2))
 
+    def _look_for_life(self, now: float) -> None:
+        """A frame may be long, and what we ask may stand behind others: bytes that move are as good as an answer."""
+        link = self._link
+        heard = link.heard if isinstance(link, StreamLink) else -math.inf
+        if heard > self._heard or link.unsent_bytes < self._unsent_bytes:
+            self._heard, self._is_asked = max(heard, now), False
+        self._unsent_bytes = link.unsent_bytes
+
     def _settle(self, future: Future, error: DemosError | None) -> None:
         wait = self._find_wait(future, error)
+        if error is None:
+            self._pause_seconds = 0.0
+        if wait is not None and future in self._unwanted:
+            wait, error = None, Cancelled("cancelled")
         if wait is None:
             self._later.pop(future, None)
+            self._unwanted.discard(future)
             super()._settle(future, error)
         else:
             self._streams.pop(future.id, None)
@@ -159,7 +185,7 @@ class LastingConnection(Connection):
     def _find_wait(self, future: Future, error: DemosError | None) -> float | None:
         """Seconds after which a request that has failed is tried again; None where it is not."""
         request, now = future.request, time.monotonic()
-        if request is None:
+        if request is None or self._lost is not None:
             return None
         if isinstance(error, Draining) and self._redial is not None:
             self._is_moving = True
@@ -189,16 +215,18 @@ class LastingConnection(Connection):
         if self._cut is None:
             self._cut = error
             self._streams.clear()
-            self._next_pause = FIRST_PAUSE
-            self._next_try = time.monotonic()
+            self._next_try = time.monotonic() + self._pause_seconds
+            for future in list(self._unwanted):
+                self._settle(future, Cancelled("cancelled"))
 
     def _reconnect(self, lost: ServerLost) -> None:
         assert self._redial is not None
+        seconds = max(SHORTEST_ATTEMPT, min(ATTEMPT, self._until - time.monotonic()))
+        self._pause_seconds = max(FIRST_PAUSE, min(2 * self._pause_seconds, LONGEST_PAUSE))
         try:
-            found = self._redial(ATTEMPT)
-        except ServerLost:
-            self._next_try = time.monotonic() + self._next_pause
-            self._next_pause = min(2 * self._next_pause, LONGEST_PAUSE)
+            found = self._redial(seconds)
+        except (ServerLost, DeadlineExceeded):
+            self._next_try = time.monotonic() + self._pause_seconds
             return
         except DemosError as error:  # it is there, and will not have us
             self._cut = None
@@ -207,7 +235,7 @@ class LastingConnection(Connection):
         self._port.close()
         self._cut, self._port, self._link, self._handle = None, found.port, found.link, found.handle
         self._port.place = self._place
-        self._heard, self._is_asked = time.monotonic(), False
+        self._heard, self._is_asked, self._unsent_bytes = time.monotonic(), False, 0
         self._later.clear()
         for future in list(self._futures.values()):
             self._send_again(future)

@@ -81,7 +81,7 @@ def run(command: Sequence[str], *, cwd: Path, deadline: float, settings: dict[st
         _signal(process, signal.SIGTERM)  # lets the launcher end its ranks, which have process groups of their own
         out, err = _collect(process, mark)
     finally:
-        left = _end_all(mark)
+        left = end_marked(mark)
     return Launched(-signal.SIGKILL if code is None else code, out, err, time.monotonic() - begin, left)
 
 
@@ -90,7 +90,7 @@ def _collect(process: subprocess.Popen[str], mark: str) -> tuple[str, str]:
         return process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         _signal(process, signal.SIGKILL)
-        _end_all(mark)  # those that hold the other ends of the pipes
+        end_marked(mark)  # those that hold the other ends of the pipes
         return process.communicate(timeout=PATIENCE)
 
 
@@ -99,8 +99,8 @@ def _signal(process: subprocess.Popen[str], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _end_all(mark: str) -> tuple[str, ...]:
-    """The commands of processes with this mark that do not end by themselves; they are killed."""
+def end_marked(mark: str, seconds: float = PATIENCE) -> tuple[str, ...]:
+    """The commands of processes with this mark that do not end by themselves in time; they are killed."""
     left = []
     for pid, command in _find_marked(mark):
         try:
@@ -108,7 +108,7 @@ def _end_all(mark: str) -> tuple[str, ...]:
         except ProcessLookupError:
             continue
         try:
-            if not select.select([handle], [], [], PATIENCE)[0]:
+            if not select.select([handle], [], [], seconds)[0]:
                 left.append(command)
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(handle, signal.SIGKILL)

@@ -22,15 +22,16 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "1 what is said": (
         "messages", "greetings", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads", "watchdog",
         "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates", "shared_files",
+        "logs",
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model", "cost", "quadrature", "starter"),
     "3 brain": (
         "pool", "scheduler", "plan", "served", "relay", "arguments", "differences", "future", "desk",
-        "adapters", "endpoint", "registry", "revisions",
+        "adapters", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
     ),
     "4 transport": (
         "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi",
-        "transport.inflow", "transport.compression", "transport.tcp", "peers", "calls", "refusals", "catalog",
+        "transport.inflow", "transport.compression", "transport.tcp", "peers", "refusals", "stalls", "calls", "catalog",
         "accounts", "recall", "intake", "door", "presence",
     ),
     "5 worker and client": ("dialing", "worker", "connection", "recovery", "submit", "likelihood", "samplers", "client", "launch"),
@@ -41,7 +42,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "plots",
     ),
     "8 command line": (
-        "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output", "cli.arrays",
+        "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output", "cli.quantities",
+        "cli.rates", "cli.dashboard", "cli.arrays",
         "cli.group", "cli.servers", "cli.launches", "cli.examination", "cli.figures", "cli.operations", "cli", "cli.rank", "__main__",
     ),
     "9 front door": ("",),
@@ -49,7 +51,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
 ORDER = [module for floor in FLOORS.values() for module in floor]
 
 #: Packages that one module each may import, if any does.
-HOMES: dict[str, str | None] = {"mpi4py": "transport.mpi", "h5py": None, "cffi": None, "spython": None}
+HOMES: dict[str, str | None] = {
+    "mpi4py": "transport.mpi", "h5py": None, "cffi": None, "spython": None, "cryptography": "certificates",
+    "zstandard": "transport.compression", "prometheus_client": "exposition",
+}  # fmt: skip
 
 #: What could run code that a peer or a file has sent.
 DANGEROUS_MODULES = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}

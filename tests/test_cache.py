@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demos_hpc.cache import ARRAY_COST, ENTRY_COST, Cache, Gathering, key_of, may_cache
+from demos_hpc.cache import ARRAY_COST, ENTRY_COST, MODEL_BYTES, Cache, Gathering, key_of, may_cache
 from demos_hpc.errors import InvalidInput
 from demos_hpc.messages import Operation
 from demos_hpc.spec import ModelSpec
@@ -95,6 +96,12 @@ def test_another_request_has_another_key(changes: dict[str, Any]) -> None:
     assert key(**changes) != key()
 
 
+def test_names_do_not_run_into_one_another() -> None:
+    """Nor may the digest rely on the part of the key that tells the model."""
+    first, then = key(model="uuid-1", version="1.0.0"), key(model="uuid-11", version=".0.0")
+    assert first[MODEL_BYTES:] != then[MODEL_BYTES:]
+
+
 def test_zeros_of_both_signs_differ_and_a_nan_is_like_itself() -> None:
     assert key(arrays=[np.array([0.0])]) != key(arrays=[np.array([-0.0])])
     assert key(arrays=[np.array([np.nan])]) == key(arrays=[np.array([np.nan])])
@@ -106,9 +113,7 @@ def test_empty_arrays_have_shapes_too() -> None:
     assert len({key(arrays=[np.zeros(shape)]) for shape in shapes}) == len(shapes)
 
 
-@pytest.mark.parametrize(
-    "view", [X[::2], X[:, 1], X.T, np.asfortranarray(X), np.broadcast_to(PARAMS, (3, 2)), X[::-1]]
-)
+@pytest.mark.parametrize("view", [X[::2], X[:, 1], X.T, np.asfortranarray(X), np.broadcast_to(PARAMS, (3, 2)), X[::-1]])
 def test_how_an_array_lies_in_memory_does_not_matter(view: np.ndarray[Any, Any]) -> None:
     assert key(arrays=[view]) == key(arrays=[view.copy(order="C")])
 
@@ -271,7 +276,7 @@ def test_the_bound_is_on_memory_and_not_only_on_numbers(way: str, shapes: list[t
 
 def cut(values: np.ndarray[Any, Any], pieces: list[int]) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
     edges = [0, *sorted(set(pieces)), len(values)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         if start < stop:
             yield start, values[start:stop]
 

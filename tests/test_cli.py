@@ -448,11 +448,14 @@ def test_no_launcher_at_all(write_script: Callable[..., Path], monkeypatch: pyte
     assert "pip install mpich" in fail("call", GAUSSIAN, "sample", "--workers", "1")
 
 
-def test_serve_without_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_without_a_launch_is_a_server_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("PMI", "OMPI", "SLURM", "PALS")):
             monkeypatch.delenv(name)
-    assert f"`demos-hpc run {GAUSSIAN} analysis.py`" in fail("serve", GAUSSIAN)
+    begun = []
+    monkeypatch.setattr("demos_hpc.cli.servers.supervise", lambda *arguments: begun.append(arguments))
+    assert invoke("serve", GAUSSIAN, "--workers", "3", "--name", "peak").exit_code == 0
+    assert begun == [(GAUSSIAN, 3, "peak", None)]
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_new_file_takes_the_old_ones_place_at_once(tmp_path: Path) -> None:
     write_exposition(path, metrics.describe(110.0))
     with path.open(encoding="utf-8") as still_open:
         write_exposition(path, metrics.describe(120.0))
-        assert "uptime_seconds{server=\"nu-1\"} 10.0" in still_open.read()
+        assert 'uptime_seconds{server="nu-1"} 10.0' in still_open.read()
     assert find(read(path), "demos_hpc_uptime_seconds") == 20.0
     assert os.listdir(tmp_path) == ["demos.prom"]
 
@@ -189,7 +189,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No such file.*nowhere"):
+    with pytest.raises(OSError, match=r"No such file.*nowhere"):
         write_exposition(tmp_path / "nowhere" / "demos.prom", make_metrics().describe(110.0))
 
 
@@ -202,7 +202,7 @@ def test_without_prometheus_client_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with pytest.raises(InvalidInput, match=r"prometheus_client is not installed; pip install 'demos-hpc\[monitor\]'"):
+    with pytest.raises(InvalidInput, match=r"prometheus_client is not installed; pip install 'demos-hpc\[door\]'"):
         write_exposition(tmp_path / "demos.prom", make_metrics().describe(110.0))
     assert not os.listdir(tmp_path)
 

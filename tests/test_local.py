@@ -54,5 +54,5 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_connect_outside_of_a_launch_says_how() -> None:
-    with pytest.raises(LaunchError, match=r"not part of a launch: start it by `demos-hpc run .* demos_hpc.local"):
+    with pytest.raises(LaunchError, match=r"not part of a launch, and no server .*`demos-hpc run .* demos_hpc.local"):
         demos_hpc.connect("gaussian")

@@ -294,6 +294,12 @@ def test_workers_that_are_gone_are_forgotten_at_last() -> None:
     assert len(workers) == MOST_GONE + 1
     assert workers[0]["name"] == "stays"
     assert workers[-1]["name"] == f"w{9 + 3 * MOST_GONE}"
+    metrics.worker_lost(1)
+    join(metrics, 9, "last")
+    metrics.worker_lost(9)
+    workers = describe(metrics, 101.0)["workers"]
+    assert len(workers) == MOST_GONE
+    assert [worker["name"] for worker in workers[-2:]] == ["stays", "last"]  # who came first, but went late
 
 
 # ---- links -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ is narrow, the columns that matter least are left out; numbers are never cut.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -151,7 +152,7 @@ def _show_troubles(description: Mapping[str, Any], width: int) -> list[Text]:
 # ---- tables --------------------------------------------------------------------------------------------------------
 
 
-def _show_operations(description: Mapping[str, Any], width: int, rates: Rates | None, most: int | None) -> Table:
+def _show_operations(description: Mapping[str, Any], width: int, rates: Rates | None, most: int | None) -> Group:
     a = "/s" if rates else ""
     columns = [
         _Column("model", 3, is_text=True), _Column("operation", is_text=True), _Column(f"requests{a}"),
@@ -168,16 +169,16 @@ def _show_operations(description: Mapping[str, Any], width: int, rates: Rates | 
             times = [format_time(one["latency"][name]) for name in ("p50", "p90", "p99")]
         failed = format_count(sum(one["failures"].values()))
         lines.append([_clean(one["model"]), one["operation"], *counts, *times, failed])
-    return _make_table("operations", columns, lines, width, most)
+    return _show_table("operations", columns, lines, width, most)
 
 
-def _show_workers(description: Mapping[str, Any], width: int, shares: Mapping[str, float], most: int | None) -> Table:
+def _show_workers(description: Mapping[str, Any], width: int, shares: Mapping[str, float], most: int | None) -> Group:
     columns = [
         _Column("worker", is_text=True), _Column("host", 5, is_text=True), _Column("pid", 7), _Column("by", 9, True),
         _Column("busy"), _Column("in chunk", 4), _Column("chunks", 3), _Column("computed", 8), _Column("memory", 1),
         _Column("lost", 6), _Column("restarts", 2), _Column("up", 10),
     ]  # fmt: skip
-    workers = list(description["workers"])
+    workers = sorted(description["workers"], key=lambda worker: (not worker["is_alive"], _order(worker["name"])))
     if most is not None and len(workers) > most:  # the busiest, and last those that are gone
         workers.sort(key=lambda worker: (worker["is_alive"], shares[worker["name"]]), reverse=True)
     bar = BAR_WIDTH if width >= 60 else 0
@@ -202,10 +203,10 @@ def _show_workers(description: Mapping[str, Any], width: int, shares: Mapping[st
     mean = sum(shares[worker["name"]] for worker in alive) / len(alive) if alive else None
     memory = sum(worker["rss_bytes"] for worker in alive)
     title = f"workers: {len(alive)} alive, {format_share(mean)} busy, {format_size(memory)}"
-    return _make_table(title, columns, lines, width, most)
+    return _show_table(title, columns, lines, width, most)
 
 
-def _show_users(description: Mapping[str, Any], width: int, rates: Rates | None, most: int | None) -> Table:
+def _show_users(description: Mapping[str, Any], width: int, rates: Rates | None, most: int | None) -> Group:
     a = "/s" if rates else ""
     columns = [
         _Column("user", is_text=True), _Column("clients", 4), _Column(f"requests{a}"), _Column(f"rows{a}", 1),
@@ -229,10 +230,10 @@ def _show_users(description: Mapping[str, Any], width: int, rates: Rates | None,
         rest = [format_count(user["failures"]), format_count(user["refused"])]
         sizes = [format_size(user["bytes_in"]), format_size(user["bytes_out"])]
         lines.append([_clean(user["user"]), format_count(user["clients"]), *done, *rest, *sizes])
-    return _make_table("users", columns, lines, width, most)
+    return _show_table("users", columns, lines, width, most)
 
 
-def _show_links(description: Mapping[str, Any], width: int) -> Table:
+def _show_links(description: Mapping[str, Any], width: int) -> Group:
     columns = [
         _Column("transport", is_text=True), _Column("clients"), _Column("workers"), _Column("in", 1), _Column("out", 2)
     ]  # fmt: skip
@@ -246,12 +247,12 @@ def _show_links(description: Mapping[str, Any], width: int) -> Table:
         ]
         for name, link in description["links"].items()
     ]
-    return _make_table("links", columns, lines, width, None)
+    return _show_table("links", columns, lines, width, None)
 
 
-def _make_table(
+def _show_table(
     title: str, columns: Sequence[_Column], lines: Sequence[Sequence[str]], width: int, most: int | None
-) -> Table:
+) -> Group:
     """A table that fits, without the columns that it has no room for."""
     widths = [max(map(cell_len, [column.title, *cells])) for column, *cells in zip(columns, *lines, strict=True)]
     shown = list(range(len(columns)))
@@ -260,7 +261,7 @@ def _make_table(
         if not columns[least].rank:
             break  # names are folded, then
         shown.remove(least)
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", caption_justify="left")
+    table = Table(header_style="bold")
     for nth in shown:
         is_text = columns[nth].is_text
         table.add_column(
@@ -268,15 +269,22 @@ def _make_table(
         )
     for line in lines[:most]:
         table.add_row(*(Text(line[nth]) for nth in shown))
+    # Not as the table's own title and caption, which are as wide as the table.
+    parts: list[RenderableType] = [Text(title, style="bold"), table]
     if most is not None and len(lines) > most:
-        table.caption = f"and {len(lines) - most} more"
-    return table
+        parts.append(Text(f"and {len(lines) - most} more", style="dim"))
+    return Group(*parts)
 
 
 def _clean(text: str) -> str:
     """A name that somebody else has chosen: it shall neither steer the terminal nor fill it."""
     printable = "".join(c if c.isprintable() else "?" for c in text)
     return printable if len(printable) <= NAME_WIDTH else f"{printable[: NAME_WIDTH - 3]}..."
+
+
+def _order(name: str) -> list[tuple[int, str]]:
+    """Sorts "worker 9" before "worker 10"."""
+    return [(int(word) if word.isdecimal() else 0, word) for word in re.split(r"(\d+)", name)]
 
 
 def _name(key: str) -> str:

@@ -1,6 +1,7 @@
 """Large frames made smaller by zstd, on links that are slower than it.
 
-A COMPRESSED frame holds one array of bytes: a whole large frame, compressed; its ``n_rows`` is that frame's size.
+A COMPRESSED frame holds one array of bytes: a whole large frame, compressed; its ``n_rows`` is that frame's size,
+which both sides bound: whoever inflates serves nobody else meanwhile, and a few kilobytes can announce gigabytes.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadFrame
-from ..messages import Kind
-from ..wire import ALIGNMENT, INLINE_BYTES, Frame, Packed, pack
+from ..messages import Array, Kind
+from ..wire import HEADER_BYTES, INLINE_BYTES, PIECE_BYTES, Frame, Header, Layout, Packed, pack
 from .inflow import Inflow, Room
 
 #: What is tried first, bytes: compression is only worth its time if these become smaller.
@@ -22,6 +23,10 @@ WORTH = 0.8
 LEVEL = 1
 #: Bytes that are inflated at a time.
 STEP = 1 << 20
+#: Larger frames travel as they are.
+LARGEST = 4 * PIECE_BYTES
+#: What an inflater looks back at, bytes: more than we ever need, and all that RFC 8878 asks of it.
+WINDOW = 8 << 20
 
 
 def is_available() -> bool:
@@ -36,13 +41,13 @@ class Compressor:
         import zstandard
 
         self._deflater = zstandard.ZstdCompressor(level=LEVEL)
-        self._inflater = zstandard.ZstdDecompressor()
+        self._inflater = zstandard.ZstdDecompressor(max_window_size=WINDOW)
         self._error: type[Exception] = zstandard.ZstdError
 
     def deflate(self, packed: Packed) -> Packed:
         """The frame compressed, or as it was where that does not pay."""
         size = len(packed.head) + sum(array.nbytes for array in packed.tail)
-        if not packed.tail or size <= INLINE_BYTES:
+        if not packed.tail or not INLINE_BYTES < size <= LARGEST:
             return packed
         largest = max(packed.tail, key=lambda array: array.nbytes).reshape(-1).view(np.uint8)
         middle = max(0, (largest.nbytes - SAMPLE_BYTES) // 2)
@@ -58,31 +63,37 @@ class Compressor:
 
     def inflate(self, frame: Frame, place: Room) -> Frame:
         """The frame inside a COMPRESSED one, its arrays where ``place`` puts them."""
-        if len(frame.arrays) != 1 or frame.arrays[0].dtype != np.uint8 or frame.header.n_rows <= INLINE_BYTES:
-            raise BadFrame("a compressed frame that does not hold one array of bytes of a large frame")
+        size = frame.header.n_rows
+        if len(frame.arrays) != 1 or frame.arrays[0].dtype != np.uint8 or not INLINE_BYTES < size <= LARGEST:
+            raise BadFrame(f"a compressed frame that does not hold the bytes of one large frame, but {size} bytes")
+
+        def place_all(header: Header, layout: Layout) -> list[Array]:
+            if HEADER_BYTES + header.payload != size:
+                raise BadFrame(f"{size} compressed bytes that are a frame of {HEADER_BYTES + header.payload}")
+            return place(header, layout)
+
+        inflow = Inflow(place_all)
         found: list[Frame] = []
-        inflow = Inflow(place)
-        left = frame.header.n_rows
+        left = size
         try:
             reader = self._inflater.stream_reader(memoryview(frame.arrays[0]))  # type: ignore[arg-type]
             while left and not found:
                 hole = inflow.hole
                 if hole is None:
                     data = bytearray(reader.read(min(left, INLINE_BYTES)))
-                    if not data:
-                        break
-                    left -= len(data)
+                    n_bytes = len(data)
                     found += inflow.feed(data)
                 else:
                     n_bytes = reader.readinto(hole[: min(left, STEP)])
-                    if not n_bytes:
-                        break
-                    left -= n_bytes
-                    found += inflow.fill(n_bytes)
-            if left == 0 and not found and inflow.hole is not None and len(inflow.hole) < ALIGNMENT:
-                found += inflow.fill(len(inflow.hole))  # the padding that follows on a stream
+                    found += inflow.fill(n_bytes) if n_bytes else ()
+                if not n_bytes:
+                    break
+                left -= n_bytes
+            is_more = bool(reader.read(1))
         except self._error as error:
             raise BadFrame(f"a compressed frame that cannot be inflated: {error}") from None
-        if left or len(found) != 1:
-            raise BadFrame(f"a compressed frame that is not one frame of {frame.header.n_rows} bytes")
+        if not left and not found and inflow.hole is not None:
+            found += inflow.fill(len(inflow.hole))  # the padding that would follow on a stream
+        if left or is_more or len(found) != 1:
+            raise BadFrame(f"a compressed frame that is not one frame of {size} bytes")
         return found[0]

@@ -7,6 +7,7 @@ the socket takes it; large arrays go from where they lie to where they are wante
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import socket
 import ssl
@@ -26,7 +27,7 @@ from .inflow import Inflow
 
 #: Bytes read at once, into a buffer that all links share.
 READ_BYTES = 1 << 18
-#: Bytes of a large frame that one link may bring in before the others are looked at.
+#: Bytes that one link may bring in, or take, before the others are looked at.
 MOST_BYTES = 4 << 20
 #: Room in the kernel for a Unix socket, bytes; TCP finds its own.
 SOCKET_BYTES = 4 << 20
@@ -36,6 +37,11 @@ MOST_VIEWS = 64
 RING_SECONDS = 15e-6
 #: What is being sent when a link ends has so many seconds to leave.
 PARTING = 5.0
+#: Longest times that the kernel can be asked for: seconds between two of its own questions, and milliseconds.
+_LONGEST_PAUSE, _LONGEST_SILENCE = 32767, 2**31 - 1
+#: Why nobody can be let in until something else is closed.
+_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _GAPS = [bytes(n) for n in range(ALIGNMENT)]
 _RING = bytes(pack(Kind.RING).head)
 
@@ -49,13 +55,13 @@ def tune(sock: socket.socket, heartbeat: float) -> None:
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
         return
-    pause = max(1, round(heartbeat / 2))
+    pause = max(1, round(min(heartbeat / 2, _LONGEST_PAUSE)))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, pause)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, pause)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(2e3 * heartbeat)))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(min(2e3 * heartbeat, _LONGEST_SILENCE))))
 
 
 class StreamLink:
@@ -81,7 +87,7 @@ class StreamLink:
         self._rung = 0.0
         #: Whether nothing that comes can be understood any more.
         self._is_deaf = False
-        self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "MPI" if self.faster else "stream"
@@ -140,17 +146,17 @@ class StreamLink:
         self.unsent_bytes += sum(map(len, views))
 
     def push(self) -> None:
-        """Sends what the socket takes."""
-        outgoing = self._outgoing
-        while outgoing:
+        """Sends what the socket takes, or for long enough."""
+        outgoing, until = self._outgoing, self.unsent_bytes - MOST_BYTES
+        while outgoing and self.unsent_bytes > until:
             try:
-                if self._is_tls:
+                if self._tls is not None:
                     n_bytes = self.sock.send(outgoing[0])
                 else:
                     n_bytes = self.sock.sendmsg([view for view, _ in zip(outgoing, range(MOST_VIEWS), strict=False)])
-            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            except (BlockingIOError, ssl.SSLWantWriteError):
                 break
-            except OSError:
+            except OSError:  # also where TLS has not even begun
                 self._break()
                 return
             self.unsent_bytes -= n_bytes
@@ -170,7 +176,8 @@ class StreamLink:
             return
         scratch, total = self._port.scratch, 0
         try:
-            while total < MOST_BYTES:
+            # The kernel will tell again of what it still has; what TLS has taken from it, nobody will.
+            while total < MOST_BYTES or (self._tls is not None and self._tls.pending()):
                 hole = self._inflow.hole
                 n_bytes = self.sock.recv_into(scratch if hole is None else hole)
                 if not n_bytes:
@@ -184,9 +191,9 @@ class StreamLink:
                     frames = self._inflow.fill(n_bytes)
                 for frame in frames:
                     self._take(frame, arrived)
-                if is_all and not self._is_tls:  # the kernel has no more; TLS may
+                if is_all and self._tls is None:  # the kernel has no more; TLS may
                     break
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except _NOT_NOW:
             pass
         except (BadFrame, BadVersion, ServerLost) as error:
             self._end(error, arrived)
@@ -215,17 +222,19 @@ class StreamLink:
                 self._is_deaf = True  # what is wrong may still be said
 
     def _break(self) -> None:
-        """Sending has failed; what is lost is found when reading."""
+        """Sending has failed, perhaps within a frame: nothing can follow it. That the link is lost, reading finds."""
         self._outgoing.clear()
         self.unsent_bytes = 0
         self._port.watch_sending(self)
+        with contextlib.suppress(OSError):  # that of TLS would leave its records bare to the reader
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
     def part(self) -> None:
         """Ends it once what is being sent has left; what still comes is thrown away.
 
         A socket that is closed with something unread in it would take back what was sent last.
         """
-        if self.parting is None:
+        if self.parting is None and not self.is_closed:
             self.parting = time.monotonic() + PARTING
             self._port.parting[self] = None
             self._end_sending()
@@ -237,13 +246,14 @@ class StreamLink:
 
     def _discard(self) -> None:
         try:
-            while self.sock.recv_into(self._port.scratch):
-                pass
-        except (BlockingIOError, ssl.SSLWantReadError):
+            for _ in range(MOST_BYTES // READ_BYTES):  # there may be no end of it
+                if not self.sock.recv_into(self._port.scratch):
+                    self.close()
+                    return
+        except _NOT_NOW:
             return
         except OSError:
-            pass
-        self.close()
+            self.close()
 
     def close(self) -> None:
         """Ends it, at once."""
@@ -264,6 +274,8 @@ class StreamPort:
         self._epoll = select.epoll()
         self._links: dict[int, StreamLink] = {}
         self._listeners: dict[int, tuple[socket.socket, Callable[[socket.socket], None]]] = {}
+        #: Listeners that wait until there is room for those who have connected.
+        self._full: list[int] = []
         #: Links that want to send more than the kernel takes.
         self.sending: dict[StreamLink, None] = {}
         #: Links that only send what they still have to.
@@ -295,6 +307,7 @@ class StreamPort:
             self._epoll.unregister(number)
             sock.close()
         self._listeners.clear()
+        self._full.clear()
 
     def receive(self) -> list[Arrival]:
         # After a turn in which something came, most often nothing is left: `wait` will find out.
@@ -322,9 +335,16 @@ class StreamPort:
         while listener is not None and welcome is not None:
             try:
                 sock, _ = listener.accept()
-            except OSError:  # no more, or already gone; of too many open files the next turn will tell again
+            except OSError as error:  # no more, or already gone
+                if error.errno in _FULL:  # epoll would tell of it all the time
+                    self._epoll.modify(number, 0)
+                    self._full.append(number)
                 return
             welcome(sock)
+
+    def _accept_again(self) -> None:
+        while self._full:
+            self._epoll.modify(self._full.pop(), select.EPOLLIN)
 
     def look(self) -> bool:
         """Whether there is something to do."""
@@ -339,15 +359,11 @@ class StreamPort:
     def flush(self, seconds: float) -> None:
         end = time.perf_counter() + seconds
         while self.sending and (left := end - time.perf_counter()) > 0:
-            self._epoll_out(left)
-
-    def _epoll_out(self, seconds: float) -> None:
-        poll = select.poll()
-        for link in self.sending:
-            poll.register(link.sock, select.POLLOUT)
-        ready = {number for number, _ in poll.poll(seconds * 1e3)}
-        for link in [link for link in self.sending if link.sock.fileno() in ready]:
-            link.push()
+            poll = select.poll()
+            for link in self.sending:
+                poll.register(link.sock, select.POLLOUT)
+            for number, _ in poll.poll(left * 1e3):
+                self._links[number].push()
 
     def watch_sending(self, link: StreamLink) -> None:
         """Looks for room in the kernel where a link has something to send, and only there."""
@@ -365,9 +381,11 @@ class StreamPort:
         number = link.sock.fileno()
         if self._links.pop(number, None) is not None:
             self._epoll.unregister(number)
+        self._accept_again()
 
     def sweep(self, now: float) -> None:
-        """Closes links that have had their time to part, ``now`` on the monotonic clock."""
+        """Closes links that have had their time to part, ``now`` on the monotonic clock; to be called once a second."""
+        self._accept_again()
         for link in [link for link in self.parting if link.parting is not None and link.parting <= now]:
             link.close()
 
