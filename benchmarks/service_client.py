@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import models
@@ -59,6 +60,12 @@ def measure_large(n: int) -> dict[str, float]:
     return {"served": served, "local": here, "model": model.metadata()["statistics"]["model_seconds"] - before}
 
 
-with demos_hpc.connect() as model:
+def tell_transport() -> str:
+    """How frames travel now."""
+    return model.submit._connection._link.transport
+
+
+with demos_hpc.connect(transport=sys.argv[1] if len(sys.argv) > 1 else "auto") as model:
     local = models.BY_NAME[model.spec.name]()
-    answer({"measure": measure, "throughput": measure_throughput, "large": measure_large})
+    runs = {"measure": measure, "throughput": measure_throughput, "large": measure_large, "transport": tell_transport}
+    answer(runs)

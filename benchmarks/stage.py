@@ -24,7 +24,7 @@ from demos_hpc.mpiexec import Program, find_launcher
 HERE = Path(__file__).parent
 ADDRESS = "DEMOS_BENCH_ADDRESS"
 #: So that the ranks find the benchmarks' models.
-_PATH = os.pathsep.join([str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+PATH = os.pathsep.join([str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 PEER_TIMEOUT = 300.0
 #: The start of a command that runs a Python file.
 PYTHON = (sys.executable,)
@@ -94,7 +94,7 @@ def start_command(
         listener.bind(address)
         listener.listen()
         listener.settimeout(PEER_TIMEOUT)
-        settings = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": _PATH, ADDRESS: address}
+        settings = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": PATH, ADDRESS: address}
         process = subprocess.Popen(command, env={**os.environ, **settings, **(environment or {})})
         try:
             connection, _ = listener.accept()

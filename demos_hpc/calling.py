@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,15 @@ from .config import Config
 from .dialing import Dialed, dial_any
 from .endpoint import Endpoint, describe_choice
 from .errors import DemosError, LaunchError, ServerLost
+from .journal import open_log_if_wanted
+from .logs import Logger
 from .messages import Operation
 from .recovery import LastingConnection
 from .registry import Registry
+from .tracing import TracedConnection
 from .transport import Link, Port
 
-log = logging.getLogger("demos_hpc")
+_LOG = Logger("client")
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,23 @@ class FoundAgain:
 class Caller:
     """Finds servers of one model again and again."""
 
-    def __init__(self, name: str | None, config: Config, transport: str, registry: Registry) -> None:
+    def __init__(
+        self,
+        name: str | None,
+        config: Config,
+        transport: str,
+        registry: Registry,
+        tell: Callable[[str], object] = _LOG.info,
+    ) -> None:
         self._name = name
+        self._tell = tell
         self._config = config
         self._transport = transport
         self._registry = registry
         #: The model's name, UUID and version, once they are known.
         self.wanted: tuple[str, str, str] | None = None
+        #: What the server calls this client.
+        self.number = 0
 
     def dial(self, seconds: float) -> Dialed:
         """A connection to the best server."""
@@ -47,7 +60,8 @@ class Caller:
         )
         endpoints = self._registry.find(self._name)
         how = describe_choice(dialed.endpoint, endpoints, time.time())
-        log.info("%s by %s", how, dialed.link.transport)
+        self._tell(f"{how} by {dialed.link.transport}")
+        self.number = dialed.admission.number
         return dialed
 
     def ask(self, dialed: Dialed, connection: LastingConnection) -> dict[str, Any]:
@@ -86,8 +100,11 @@ def call(
     transport: str = "auto",
     retries: int = 0,
     reconnect: bool = False,
+    tell: Callable[[str], object] = _LOG.info,
 ) -> RemoteModel:
     """Connects to a model through the door of a server; for the parameters see `demos_hpc.connect`.
+
+    ``tell`` hears in one line which server was chosen, of how many.
 
     Raises
     ------
@@ -96,17 +113,22 @@ def call(
     AccessRefused
         Where the server does not let us in.
     """
+    open_log_if_wanted(config, "client")
     registry = Registry(config.registry_directory)
-    caller = Caller(name, config, transport, registry)
+    caller = Caller(name, config, transport, registry, tell)
     dialed = caller.dial(config.timeout)
-    connection = LastingConnection(
-        dialed.port,
-        dialed.link,
-        config,
-        redial=caller.redial if reconnect else None,
-        retries=retries,
-        heartbeat=dialed.admission.heartbeat,
-    )
+    options: dict[str, Any] = {
+        "redial": caller.redial if reconnect else None,
+        "retries": retries,
+        "heartbeat": dialed.admission.heartbeat,
+    }
+    connection: LastingConnection
+    if _LOG.traces:
+        connection = TracedConnection(
+            dialed.port, dialed.link, config, find_number=lambda: caller.number, **options
+        )
+    else:
+        connection = LastingConnection(dialed.port, dialed.link, config, **options)
     try:
         description = caller.ask(dialed, connection)
     except BaseException:

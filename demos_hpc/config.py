@@ -88,9 +88,12 @@ class Config:
     cache_bytes: int = 0
     #: Seconds that requests under way are given when a server is stopped.
     stop_seconds: float = 30.0
-    #: What is logged: "debug", "info", "warning" or "error"; and where, empty for standard error.
+    #: What is logged: "debug", "info", "warning" or "error"; and where, empty for standard error. Each process has a
+    #: file of its own: ``demos-neutrino.0.log`` for ``demos.log``.
     log_level: str = "warning"
     log_file: str = ""
+    #: Where a server writes its counters for Prometheus: a file that ends in .prom, or a directory; empty for nowhere.
+    prometheus_file: str = ""
     #: A directory where ranks leave a mark before MPI_Init, so that one that never comes can be named.
     run_dir: str = ""
 

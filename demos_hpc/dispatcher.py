@@ -162,8 +162,9 @@ class Dispatcher:
         self._do(self.scheduler.handle(Tick(), now))
         if self.porch is not None:
             self.porch.tick(now)
+        checks = [self._stalls.check(peer, now) for peer in self.peers.values() if peer.role != "worker"]
         events, lost = self._stalls.look(now)
-        for event in events:
+        for event in [*filter(None, checks), *events]:
             self._do(self.scheduler.handle(event, now))
         for peer in lost:
             self.lose(peer.link)
@@ -297,7 +298,7 @@ class Dispatcher:
         statistics = self.catalog.models[batch.calls[0].first.header.model].statistics
         statistics.nonfinite_rows += header.deadline_ms
         statistics.model_seconds += header.seed / 1e9
-        self.accounts.note_chunk(peer, batch, header.seed / 1e9)
+        self.accounts.note_chunk(peer, header.id, batch, header.seed / 1e9)
         self._result = batch, frame
         return ResultArrived(peer.number, header.id, status, header.seed / 1e9)
 
@@ -330,7 +331,7 @@ class Dispatcher:
             self._unsent.append((action.worker, action.chunk, batch))
             return
         self._batches[action.chunk] = batch
-        self.accounts.note_begun(action.worker)
+        self.accounts.note_begun(action.worker, action.chunk, batch)
         link.send(packed)
 
     def _send_parts(self, batch: Batch, result: Frame, parts: list[SendPart]) -> None:

@@ -8,6 +8,7 @@ from .config import Config
 from .dialing import Dialed, dial_any
 from .errors import DeadlineExceeded, DemosError, ServerLost
 from .fingerprint import describe_arithmetic
+from .logs import Logger
 from .model import LoadedModel, load
 from .refusals import warn
 from .registry import Registry
@@ -17,6 +18,7 @@ from .worker import Worker
 PATIENCE, FIRST_PAUSE, LONGEST_PAUSE = 60.0, 0.05, 2.0
 #: Seconds that a server has to let us in.
 ENTRY = 30.0
+_LOG = Logger("worker")
 
 
 def join(name: str, config: Config, *, model: str = "", label: str = "") -> None:
@@ -48,7 +50,9 @@ def join(name: str, config: Config, *, model: str = "", label: str = "") -> None
 
     dialed = dial_any(name, registry, config, "worker", seconds=ENTRY, label=label)
     while True:
-        worker = Worker(f"worker {dialed.admission.number}", dialed.port, dialed.link, config.heartbeat)
+        admission = dialed.admission
+        _LOG.info("joined", server=admission.name, worker=admission.number, by=dialed.link.transport, label=label)
+        worker = Worker(f"worker {admission.number}", dialed.port, dialed.link, config.heartbeat)
         try:
             worker.offer(make_model, describe_arithmetic())
             if failure is not None:

@@ -57,6 +57,11 @@ class Logger:
     def __init__(self, part: str) -> None:
         self._logger = _ROOT.getChild(part)
 
+    @property
+    def traces(self) -> bool:
+        """Whether debug events are written: for whoever cannot spare even the making of the fields."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
     def debug(self, event: str, /, **fields: Any) -> None:
         if self._logger.isEnabledFor(logging.DEBUG):
             self._write(logging.DEBUG, event, fields)
@@ -104,6 +109,11 @@ def configure(
     _ROOT.addHandler(handler)
     _ROOT.setLevel(LEVELS[level])
     _ROOT.propagate = False
+
+
+def is_configured() -> bool:
+    """Whether `configure` has been called in this process."""
+    return any(isinstance(handler, _Unfailing) for handler in _ROOT.handlers)
 
 
 def restore() -> None:

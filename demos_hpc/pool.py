@@ -289,7 +289,7 @@ class Pool:
                 shares.remove(party, request)
             bill[party] += count
             room -= count
-            if merge is None or room <= 0:
+            if merge is None or room <= 0 or count < event.units:  # only whole requests share a chunk
                 break
         if not parts:
             return None

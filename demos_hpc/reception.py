@@ -49,8 +49,8 @@ class Addresses:
 class Reception:
     """What stands before a dispatcher: a `dispatcher.Porch`.
 
-    ``owner`` is the server's own user; ``certificate`` is the path of key and certificate, or empty for no TLS; ``publish`` is told how the server is,
-    each heartbeat.
+    ``owner`` is the server's own user; ``certificate`` is the path of key and certificate, or empty for no TLS;
+    ``publish`` is told how the server is, each heartbeat, and ``expose`` all that it counts.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Reception:
         certificate: str = "",
         audit: Audit | None = None,
         publish: Callable[[str], None] = lambda state: None,
+        expose: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._port = port
@@ -71,6 +72,7 @@ class Reception:
         self._audit = audit
         self._owner = owner
         self._publish = publish
+        self._expose = expose
         self.door: Door | None = None
         self.upgrader: Upgrader | None = None
         self._next_beat = 0.0
@@ -146,7 +148,7 @@ class Reception:
 
     def note_refused(self, link: Link, user: str, why: str) -> None:
         """Somebody was not let in."""
-        self._dispatcher.accounts.metrics.connection_refused()
+        self._dispatcher.accounts.note_stranger(link.name, user, why)
         self._note(user, "enter", link.name, REFUSED, why)
 
     def _note(self, who: str, what: str, address: str, outcome: str, why: str = "") -> None:
@@ -180,6 +182,8 @@ class Reception:
                 except DemosError as error:
                     warn(f"the stored parameters of {served.spec.name!r} are left out: {error}")
             self._publish(self.state)
+            if self._expose is not None:
+                self._expose(self._describe({}))
 
     @property
     def state(self) -> str:
@@ -217,6 +221,7 @@ class Reception:
         description["state"] = self.state
         description["is_stopping"] = self._stop_at < float("inf")
         description["evicted"] = list(dispatcher.accounts.evicted)
+        description["careers"] = dict(dispatcher.accounts.careers)
         description["models"] = [served.describe() for served in dispatcher.catalog.models.values()]
         return description
 

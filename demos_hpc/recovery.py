@@ -66,7 +66,7 @@ class LastingConnection(Connection):
         #: Why there is no server now.
         self._cut: ServerLost | None = None
         self._next_try = 0.0
-        #: Seconds before the next try but one; 0 once a server has answered something.
+        #: Seconds between a loss, or a try in vain, and the next try; 0 once a server has answered something.
         self._pause_seconds = 0.0
         #: Requests that wait to be sent again: until when.
         self._later: dict[Future, float] = {}
@@ -138,9 +138,11 @@ class LastingConnection(Connection):
 
     def wait_for(self, future: Future, limit: float | None) -> None:
         self._heard, self._is_asked = time.monotonic(), False
-        self._until = future.deadline if limit is None else min(limit, future.deadline)
-        super().wait_for(future, limit)
-        self._until = -math.inf
+        outer, self._until = self._until, future.deadline if limit is None else min(limit, future.deadline)
+        try:
+            super().wait_for(future, limit)
+        finally:
+            self._until = outer
 
     def _pause(self, seconds: float) -> None:
         now = time.monotonic()
@@ -165,7 +167,7 @@ class LastingConnection(Connection):
         link = self._link
         heard = link.heard if isinstance(link, StreamLink) else -math.inf
         if heard > self._heard or link.unsent_bytes < self._unsent_bytes:
-            self._heard, self._is_asked = max(heard, now), False
+            self._heard, self._is_asked = now, False
         self._unsent_bytes = link.unsent_bytes
 
     def _settle(self, future: Future, error: DemosError | None) -> None:
@@ -199,7 +201,7 @@ class LastingConnection(Connection):
     def _try_again(self) -> None:
         now = time.monotonic()
         if self._is_moving and len(self._later) == len(self._futures) and min(self._later.values()) <= now:
-            self._is_moving = False  # what was under way is done: look for another server
+            # What was under way is done: look for another server.
             self._lose(ServerLost(f"{self._link.name} is ending"))
             return
         for future in [future for future, at in self._later.items() if at <= now]:
@@ -214,6 +216,7 @@ class LastingConnection(Connection):
             return
         if self._cut is None:
             self._cut = error
+            self._is_moving = False
             self._streams.clear()
             self._next_try = time.monotonic() + self._pause_seconds
             for future in list(self._unwanted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import signal
@@ -11,6 +12,7 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from . import munge
 from .access import Access, find_groups
@@ -24,12 +26,14 @@ from .dispatcher import Dispatcher
 from .door import Door, House
 from .endpoint import Endpoint, find_binding, find_boot
 from .errors import InvalidInput, LaunchError
+from .exposition import SUFFIX, write_exposition
 from .identity import Key, make_key_file, read_keys
 from .presence import Presence
 from .reception import Reception
 from .refusals import warn
 from .registry import Registry
 from .revisions import Revisions
+from .scribe import Scribe
 from .transport.compression import is_available
 from .transport.tcp import StreamPort
 from .wire import WIRE_MAJOR
@@ -71,6 +75,8 @@ class Server:
         self._dispatcher = Dispatcher(self._port, config, 1, accounts=accounts)
         self._dispatcher.catalog.store = lambda model: Revisions(config.registry_directory, model)
         self._audit = audit
+        self._exposition = self._find_exposition(name)
+        self._scribe: Scribe[dict[str, Any]] | None = None
         self._reception = Reception(
             self._dispatcher,
             self._port,
@@ -79,6 +85,7 @@ class Server:
             certificate=self._certificate[0],
             audit=audit,
             publish=self._publish,
+            expose=self._expose if self._exposition else None,
         )
         house = House(
             self.id,
@@ -125,6 +132,9 @@ class Server:
         )
         self._registry.publish(self._endpoint)  # whoever cannot be found had better not start
         self._presence = Presence(self._registry)
+        if self._exposition:
+            path = self._exposition
+            self._scribe = Scribe("prometheus", lambda told: write_exposition(path, told), "Prometheus learns nothing")
 
     def serve(self) -> None:
         """Serves until it is told to stop."""
@@ -134,6 +144,7 @@ class Server:
             self._port.flush(LAST_WORDS)
         finally:
             self._presence.close(self.id, LAST_WORDS)
+            self._withdraw_exposition()
             self._port.close()
             if self._audit is not None:
                 self._audit.close()
@@ -160,6 +171,23 @@ class Server:
             load=dispatcher.scheduler.backlog_seconds / max(1, n_workers),
         )
         self._presence.show(self._endpoint)
+
+    def _find_exposition(self, name: str) -> Path | None:
+        """The file for Prometheus, if there is to be one."""
+        if not self._config.prometheus_file:
+            return None
+        path = Path(self._config.prometheus_file)
+        return path / f"demos-hpc-{name}{SUFFIX}" if path.is_dir() else path
+
+    def _expose(self, description: dict[str, Any]) -> None:
+        if self._scribe is not None:
+            self._scribe.show(description)
+
+    def _withdraw_exposition(self) -> None:
+        """What is left behind would be read for ever; of a server that crashed, the file's age tells."""
+        if self._scribe is not None and self._scribe.close(LAST_WORDS) and self._exposition:
+            with contextlib.suppress(OSError):
+                self._exposition.unlink(missing_ok=True)
 
     def _find_ways_in(self, user: str) -> tuple[dict[str, Key], bool]:
         """The keys that open the door, and whether MUNGE does."""

@@ -40,9 +40,11 @@ class Stalls:
             if unsent < self._most_bytes / 2:
                 del self._stalled[peer]
                 events.append(ClientResumed(peer.number))
-            elif unsent < before:
-                self._stalled[peer] = now, unsent
-            elif now - since > self._timeout:
+                continue
+            if unsent < before:
+                since = now
+            self._stalled[peer] = since, unsent  # more than before is no sign of life: what was begun is answered
+            if now - since > self._timeout:
                 warn(f"{peer.link.name} has taken no answers for {self._timeout:g} s and is given up")
                 lost.append(peer)
         return events, lost

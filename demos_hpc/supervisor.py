@@ -192,7 +192,7 @@ class Supervisor:
                 self._mourn(worker)
             if worker.process is None and now >= worker.start_at:
                 worker.generation += 1
-                worker.label = f"{self._name}.{worker.name.split()[1]}.{worker.generation}"
+                worker.label = f"{self._name}.{worker.name.split()[1]}#{worker.generation}"
                 self._run(worker, "worker", "--join", self._name, "--label", worker.label)
         if now >= self._next_look:
             self._look(now)
@@ -216,10 +216,10 @@ class Supervisor:
         if description is None:
             worker.start_at = time.monotonic() + worker.pause
             return
-        records = [w for w in description["workers"] if w["name"] == worker.label]
-        if records and records[0]["chunks"]:
+        chunks = description["careers"].get(worker.label)
+        if chunks:
             worker.pause = FIRST_PAUSE
-        self._failures = 0 if records else self._failures + 1
+        self._failures = 0 if chunks is not None else self._failures + 1
         if self._failures >= MOST_FAILURES:
             raise LaunchError(
                 f"workers of server {self._name!r} could not start, {self._failures} times in a row: what they said"

@@ -13,14 +13,16 @@ import numpy as np
 
 from .errors import BadFrame, DemosError, InternalError, InvalidInput, Status
 from .greetings import Beat
+from .logs import Logger
 from .messages import GRADIENTS, Array, Failure, Flag, FloatArray, Kind, Offer, Operation, from_json, to_json
 from .model import LoadedModel, format_traceback
 from .relay import find_nonfinite
 from .transport import LONGEST_WAIT, Link, Port
-from .wire import Frame, Header, Packed, pack
+from .wire import Frame, Header, Packed, pack, read_header
 
 #: Longest time given to an answer to leave before the next chunk is begun, seconds.
 LONGEST_FLUSH = 0.02
+_LOG = Logger("worker")
 
 
 class Worker:
@@ -35,6 +37,7 @@ class Worker:
         self._is_over = False
         self._beat_seconds = beat_seconds
         self._next_beat = 0.0 if beat_seconds < math.inf else math.inf
+        self._traces = _LOG.traces
 
     def offer(self, make_model: Callable[[], LoadedModel], fingerprint: str) -> None:
         """Loads the model and tells the dispatcher what it is, or why there is none."""
@@ -67,7 +70,10 @@ class Worker:
         chunk = self._chunks.popleft()
         # An answer that could not leave yet would otherwise wait until this chunk is done as well.
         self._port.flush(LONGEST_FLUSH)
-        self._link.send(self._compute(chunk))
+        result = self._compute(chunk)
+        self._link.send(result)
+        if self._traces:
+            _tell(chunk.header, read_header(result.head))
         return True
 
     def _take(self, frame: Frame) -> None:
@@ -119,6 +125,10 @@ class Worker:
                 cells = [np.ascontiguousarray(array.swapaxes(0, 1)) for array in cells]
             return [array.reshape(header.n_rows, *array.shape[2:]) for array in cells]
         raise BadFrame(f"a chunk with the unknown operation {operation}")
+
+
+def _tell(chunk: Header, result: Header) -> None:
+    _LOG.debug("chunk", chunk=chunk.id, rows=chunk.n_rows, seconds=result.seed / 1e9, status=result.status)
 
 
 def _pack_result(

@@ -15,6 +15,8 @@ from demos_hpc.events import (
     Cancelled,
     ClientJoined,
     ClientLost,
+    ClientResumed,
+    ClientStalled,
     Drain,
     Evict,
     Forget,
@@ -87,6 +89,8 @@ class Call:
         self.arrived = event.available
         self.delivered = Runs()
         self.held = Runs()
+        #: Units that some worker was given, if only once.
+        self.begun = Runs()
         #: Deaths that units have seen while they were computed.
         self.deaths = Runs()
         #: Parts of dead workers, to be computed again as they were.
@@ -98,6 +102,11 @@ class Call:
     def pending(self) -> int:
         """Units that are here and with nobody."""
         return self.arrived - self.delivered.total - self.held.total
+
+    @property
+    def interrupted(self) -> int:
+        """Those of them that a worker has had already."""
+        return self.begun.total - self.delivered.total - self.held.total
 
 
 class Ledger:
@@ -111,6 +120,8 @@ class Ledger:
         self.is_sound = True
         self.is_draining = False
         self.users: dict[int, str] = {}
+        #: Clients that leave their answers untaken.
+        self.stalled: set[int] = set()
         self.models: dict[int, int] = {}
         #: What each worker has, first that which it computes; and since when.
         self.hands: dict[int, list[int]] = {}
@@ -164,8 +175,16 @@ class Ledger:
 
     def _ClientLost(self, event: ClientLost) -> None:  # noqa: N802
         self.users.pop(event.client, None)
+        self.stalled.discard(event.client)
         for number in [n for n, call in self.calls.items() if call.event.client == event.client]:
             self._close(number, None)
+
+    def _ClientStalled(self, event: ClientStalled) -> None:  # noqa: N802
+        if event.client in self.users:
+            self.stalled.add(event.client)
+
+    def _ClientResumed(self, event: ClientResumed) -> None:  # noqa: N802
+        self.stalled.discard(event.client)
 
     def _RequestArrived(self, event: RequestArrived) -> None:  # noqa: N802
         assert event.request not in self.calls
@@ -220,6 +239,8 @@ class Ledger:
         if len(calls) > 1:
             assert len({call.event.merge for call in calls}) == 1
             assert calls[0].event.merge is not None
+            whole = [part.count == call.event.units for call, part in zip(calls, chunk.parts, strict=True)]
+            assert all(whole), "a part of a request among others: `calls.Batch` merges whole ones"
         limit = calls[0].event.limit
         assert sum(part.count for part in chunk.parts) <= limit
         for call, part in zip(calls, chunk.parts, strict=True):
@@ -231,6 +252,9 @@ class Ledger:
             whole_rows = first % event.period == 0 and part.count % event.period == 0
             assert first // event.period == last // event.period or whole_rows, "no rectangle"
             assert not call.delivered.over(part), "computed again"
+            begun = sum(stop - start for start, stop, _ in call.begun.over(part))
+            assert begun == part.count or event.client not in self.stalled, "begun for a client that takes nothing"
+            call.begun.put(part, 1)
             call.held.add(part)
             again = [a for a in call.again if a.first <= last and first < a.first + a.count]
             assert again in ([], [part]), "another part than the dead worker had"
@@ -321,7 +345,9 @@ class Ledger:
                 assert abandoned == (number in self.revoked), f"worker {worker} should know"
         idle = {self.models[worker] for worker, hand in self.hands.items() if not hand}
         for number, call in self.calls.items():
-            assert not (call.pending and call.event.model in idle), f"{number} waits while a worker is idle"
+            waiting = call.interrupted if call.event.client in self.stalled else call.pending
+            assert not (waiting and call.event.model in idle), f"{number} waits while a worker is idle"
+        self._check_shares()
         if isinstance(event, Tick):
             assert all(call.event.deadline > self.now for call in self.calls.values())
         assert self.scheduler.is_idle == (not self.calls)
@@ -332,6 +358,24 @@ class Ledger:
             assert deadline <= oldest + 1.02 * timeout
             if isinstance(event, Tick):
                 assert self.now < oldest + 1.02 * timeout, "not given up"
+
+    def _check_shares(self) -> None:
+        """What is said to wait does, and what a client has that takes nothing is not counted."""
+        for pool in self.scheduler._pools.values():
+            mine = [
+                (number, party)
+                for number, client in self.scheduler._clients.items()
+                for other, party in client.accounts.values()
+                if other is pool
+            ]
+            assert all(party.is_suspended == (number in self.stalled) for number, party in mine)
+            parties = [party for number, party in mine if number not in self.stalled]
+            assert pool.shares.waiting == sum(len(party.queue) for party in parties)
+            for user in pool.shares._users.values():
+                assert user.waiting == sum(len(party.queue) for party in parties if party.user is user)
+            for work in pool._works.values():
+                requests = {request: None for _, party in mine for request in party.queue}
+                assert work.backlog == sum(r.arrived - r.handed for r in requests if r.work is work)
 
     def check_empty(self) -> None:
         """Nothing is left in the scheduler of requests that are over."""

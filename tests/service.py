@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from demos_hpc.accounts import Accounts
 from demos_hpc.client import RemoteModel
 from demos_hpc.config import Config
 from demos_hpc.connection import Connection
@@ -90,10 +91,12 @@ class Service:
         config: Config | None = None,
         clock: Callable[[], float] = time.monotonic,
         n_offers: int | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
         self.config = config or Config(timeout=10.0)
         self.port = LoopbackPort()
-        self.dispatcher = Dispatcher(self.port, self.config, workers if n_offers is None else n_offers, clock)
+        n_offers = workers if n_offers is None else n_offers
+        self.dispatcher = Dispatcher(self.port, self.config, n_offers, clock, accounts)
         self.workers: list[Worker] = []
         for nth in range(workers):
             self.add_worker(models[min(nth, len(models) - 1)])

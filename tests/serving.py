@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from demos_hpc.config import Config
 from demos_hpc.connection import Connection
 from demos_hpc.dialing import Dialed, dial, find_user
 from demos_hpc.endpoint import Endpoint
-from demos_hpc.identity import make_key_file
+from demos_hpc.identity import Key, make_key_file
 from demos_hpc.messages import Operation
 from demos_hpc.registry import Registry
 
@@ -68,7 +69,7 @@ class Operator:
 class ServerApart:
     """A server called ``name`` that runs, with all that it keeps in ``directory``; ``settings`` as in `Config`.
 
-    ``before`` are words before its command, such as those that put it into another network namespace.
+    ``before`` are words before its command; ``keys`` are those of other users, beside the owner's.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class ServerApart:
         name: str = "apart",
         before: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
+        keys: Sequence[Key] = (),
         **settings: Any,
     ) -> None:
         self.name = name
@@ -89,6 +91,8 @@ class ServerApart:
         self.config = Config.load(self.environment)
         self.registry = Registry(self.config.registry_directory)
         make_key_file(self.config.key_path, find_user())
+        with self.config.key_path.open("a", encoding="ascii") as file:
+            file.writelines(f"{key.id} {key.secret.hex()}\n" for key in keys)
         self._log = directory / f"{name}.log"
         command = [*before, sys.executable, "-m", "demos_hpc", "serve", model]
         with self._log.open("ab") as log:
@@ -129,6 +133,16 @@ class ServerApart:
         endpoint = self.find()
         assert endpoint is not None, f"server {self.name} does not run"
         return dial(endpoint, self.config, role, seconds=seconds, **options)
+
+    def knock(self, transport: str = "auto") -> socket.socket:
+        """A bare connection to the door, for those who do not say what they should."""
+        endpoint = self.find()
+        assert endpoint is not None, f"server {self.name} does not run"
+        if transport == "tcp":
+            return socket.create_connection((endpoint.host, endpoint.port), OPENING)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect("\0" + endpoint.unix.removeprefix("@"))
+        return sock
 
     @contextlib.contextmanager
     def operate(self) -> Iterator[Operator]:

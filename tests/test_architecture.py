@@ -22,7 +22,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "1 what is said": (
         "messages", "greetings", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads", "watchdog",
         "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates", "shared_files",
-        "logs",
+        "logs", "journal",
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model", "cost", "quadrature", "starter"),
     "3 brain": (
@@ -32,9 +32,9 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "4 transport": (
         "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi",
         "transport.inflow", "transport.compression", "transport.tcp", "peers", "refusals", "stalls", "calls", "catalog",
-        "accounts", "recall", "intake", "door", "presence",
+        "chronicle", "accounts", "recall", "intake", "door", "scribe", "presence",
     ),
-    "5 worker and client": ("dialing", "worker", "connection", "recovery", "submit", "likelihood", "samplers", "client", "launch"),
+    "5 worker and client": ("dialing", "worker", "connection", "operating", "survey", "recovery", "tracing", "submit", "likelihood", "samplers", "client", "launch"),
     "6 dispatcher": ("dispatcher", "reception", "joining"),
     "7 what they are used for": (
         "calling", "local", "server", "supervisor", "programs", "subject", "checks", "density_checks", "sampler_checks", "testing", "models",
@@ -44,7 +44,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "8 command line": (
         "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output", "cli.quantities",
         "cli.rates", "cli.dashboard", "cli.arrays",
-        "cli.group", "cli.servers", "cli.launches", "cli.examination", "cli.figures", "cli.operations", "cli", "cli.rank", "__main__",
+        "cli.group", "cli.operators", "cli.watching", "cli.servers", "cli.launches", "cli.examination", "cli.figures", "cli.operations", "cli", "cli.rank", "__main__",
     ),
     "9 front door": ("",),
 }  # fmt: skip

@@ -20,6 +20,8 @@ from demos_hpc.events import (
     Cancelled,
     ClientJoined,
     ClientLost,
+    ClientResumed,
+    ClientStalled,
     Drain,
     Evict,
     Forget,
@@ -390,6 +392,16 @@ def test_small_requests_are_merged() -> None:
     finish(ledger)
 
 
+def test_the_rest_of_a_request_is_not_merged() -> None:
+    ledger = serve()
+    [first] = chunks_of(ledger.tell(ask(1, 40, merge="m")))
+    assert first.parts[0].count < 40
+    ledger.tell(ask(2, 40, merge="m"))
+    [second] = chunks_of(ledger.tell(ResultArrived(0, first.chunk, Status.OK, 1e-5)))[:1]
+    assert second.parts == [Part(1, first.parts[0].count, 40 - first.parts[0].count)]
+    finish(ledger)
+
+
 def test_other_keys_and_none_are_not_merged() -> None:
     ledger = serve()
     teach(ledger, 1e-5)
@@ -639,6 +651,111 @@ def test_cancelled_chunk_of_a_dead_worker_is_not_computed_again() -> None:
     ledger.check_empty()
 
 
+# ---- clients that take no answers ------------------------------------------------------------------------------
+
+
+def test_nothing_more_is_computed_for_a_client_that_takes_nothing() -> None:
+    ledger = serve(n_workers=2)
+    ledger.tell(ClientJoined(1, "bea"))
+    ledger.tell(ask(1, 1000))
+    ledger.tell(ClientStalled(0))
+    ledger.tell(ask(2))
+    ledger.tell(ask(3, 10, available=4))
+    ledger.tell(ask(4, 50, client=1))
+    while ledger.chunks:  # what was begun is computed; what comes after it is another's
+        for chunk in chunks_of(finish_one(ledger)):
+            assert {part.request for part in chunk.parts} == {4}
+    assert ledger.ends == {4: Status.OK}
+    assert ledger.tell(UnitsArrived(3, 6)) == []
+    assert ledger.tell(ClientStalled(0)) == []
+    assert {part.request for chunk in chunks_of(ledger.tell(ClientResumed(0))) for part in chunk.parts} >= {1}
+    finish(ledger)
+    assert ledger.ends == dict.fromkeys(range(1, 5), Status.OK)
+
+
+def test_a_client_stalls_at_all_models() -> None:
+    ledger = serve()
+    ledger.tell(WorkerJoined(1, 5))
+    ledger.tell(ask(1))
+    ledger.tell(ask(2, model=5))
+    ledger.tell(ClientStalled(0))
+    for request, model in ((3, 0), (4, 5), (5, 6)):  # the third for the first time
+        assert ledger.tell(ask(request, model=model)) == []
+    while ledger.chunks:
+        assert chunks_of(finish_one(ledger)) == []
+    assert ledger.tell(WorkerJoined(2, 6)) == []
+    assert len(chunks_of(ledger.tell(ClientResumed(0)))) == 3
+    finish(ledger)
+
+
+def test_a_chunk_of_a_stalled_client_whose_worker_dies_is_computed_again() -> None:
+    ledger = serve(n_workers=2)
+    ledger.tell(ask(1, 100))
+    first, second = ledger.chunks.values()
+    ledger.tell(ClientStalled(0))
+    assert chunks_of(finish_one(ledger)) == []
+    [again] = chunks_of(ledger.tell(WorkerLost(second.worker)))
+    assert (again.worker, again.parts) == (first.worker, second.parts)
+    assert chunks_of(finish_one(ledger)) == []
+    ledger.tell(ClientResumed(0))
+    finish(ledger)
+    assert ledger.ends == {1: Status.OK}
+
+
+def test_merged_requests_of_a_stalled_client_are_tried_one_by_one() -> None:
+    ledger = merge_five()
+    ledger.tell(ClientStalled(0))
+    ledger.tell(ask(6))
+    finish_one(ledger, status=Status.MODEL_FAILED)
+    while ledger.chunks:
+        finish_one(ledger)
+    assert set(ledger.calls) == {6}
+    ledger.tell(ClientResumed(0))
+    finish(ledger)
+
+
+@pytest.mark.parametrize("ending", [Cancelled(1), ClientLost(0), Drain()], ids=repr)
+def test_requests_of_a_stalled_client_end_as_others_do(ending: Any) -> None:
+    ledger = serve(n_workers=0)
+    ledger.tell(ask(1, 10, available=5))
+    ledger.tell(ClientStalled(0))
+    ledger.tell(ending)
+    assert set(ledger.ends) == {1}
+    ledger.tell(ClientResumed(0))
+    ledger.check_empty()
+
+
+def test_requests_of_a_stalled_client_expire() -> None:
+    ledger = serve()
+    ledger.tell(ClientStalled(0))
+    ledger.tell(ask(1, deadline=1.0))
+    ledger.now = ledger.scheduler.next_deadline
+    assert one(ledger.tell(Tick()), SendFailure).status == Status.DEADLINE
+    assert ledger.tell(ClientResumed(0)) == []
+    ledger.check_empty()
+
+
+def test_a_full_queue_of_a_stalled_client_is_busy() -> None:
+    ledger = serve(max_queued=2)
+    ledger.tell(ClientStalled(0))
+    ledger.tell(ask(1))
+    ledger.tell(ask(2))
+    assert one(ledger.tell(ask(3)), SendFailure).status == Status.BUSY
+
+
+def test_who_stalls_leaves_its_share_to_others_and_does_not_claim_it_afterwards() -> None:
+    farm = Farm(["ada", "ada", "bea"], n_workers=2)
+    for client in range(3):
+        farm.tell(ask(client, 10**6, client=client, work="0.001"))
+    farm.run(1.0)
+    for stalled, shares in ((0, [0, 10, 10]), (2, [10, 10, 0]), (1, [10, 0, 10])):
+        farm.tell(ClientStalled(stalled))
+        assert farm.served_in(10.0) == pytest.approx(shares, abs=0.3)
+        farm.tell(ClientResumed(stalled))
+        for _ in range(5):
+            assert farm.served_in(2.0) == pytest.approx([1, 1, 2], abs=0.2)
+
+
 # ---- the end ---------------------------------------------------------------------------------------------------
 
 
@@ -870,6 +987,17 @@ class AnyOrder(RuleBasedStateMachine):
     def client_is_lost(self, data: st.DataObject) -> None:
         self.ledger.tell(ClientLost(data.draw(st.sampled_from(list(self.ledger.users)))))
 
+    @precondition(lambda self: self.ledger.users)
+    @rule(data=st.data())
+    def client_stalls(self, data: st.DataObject) -> None:
+        self.ledger.tell(ClientStalled(data.draw(st.sampled_from([*self.ledger.users, -1]))))
+
+    @precondition(lambda self: self.ledger.users)
+    @rule(data=st.data())
+    def client_resumes(self, data: st.DataObject) -> None:
+        stalled = list(self.ledger.stalled) or list(self.ledger.users)
+        self.ledger.tell(ClientResumed(data.draw(st.sampled_from([*stalled, -1]))))
+
     # ---- requests
 
     @precondition(lambda self: self.ledger.users)
@@ -992,6 +1120,8 @@ class AnyOrder(RuleBasedStateMachine):
             return
         for model in (0, 1):
             self.worker_joins(model)
+        for client in list(ledger.stalled):
+            ledger.tell(ClientResumed(client))
         for number, call in list(ledger.calls.items()):
             ledger.tell(UnitsArrived(number, call.event.units - call.arrived))
         steps = 0

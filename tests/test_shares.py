@@ -108,6 +108,57 @@ def test_what_was_charged_too_much_is_given_back_at_once() -> None:
     assert served[first] == pytest.approx(15, abs=1)  # 9 behind, then in turn
 
 
+def test_nothing_of_a_suspended_party_is_served() -> None:
+    shares: Shares[str] = Shares()
+    away, here = shares.join("ada"), shares.join("ada")
+    shares.push(away, "a")
+    shares.push(here, "b")
+    for _ in range(2):  # once is enough
+        shares.suspend(away)
+    shares.push(away, "c")
+    assert shares.waiting == away.user.waiting == 1
+    assert (away.waits, here.waits) == (False, True)
+    assert shares.next() is here
+    shares.remove(away, "a")
+    shares.remove(here, "b")
+    assert shares.waiting == 0
+    for _ in range(2):
+        shares.resume(away)
+    assert shares.waiting == away.user.waiting == 1
+    assert list(shares.next().queue) == ["c"]
+
+
+def test_a_suspended_party_leaves_its_share_to_others_of_its_user() -> None:
+    shares: Shares[int] = Shares()
+    first, second, other = parties = [shares.join(user) for user in ("ada", "ada", "bea")]
+    for party in parties:
+        fill(shares, party, 1000)
+    shares.suspend(first)
+    served = Counter(take(shares, 1.0) for _ in range(200))
+    assert served == {second: 100, other: 100}
+    shares.suspend(second)
+    assert Counter(take(shares, 1.0) for _ in range(100)) == {other: 100}
+    shares.resume(first)
+    shares.resume(second)
+    served = Counter(take(shares, 1.0) for _ in range(200))
+    assert served[other] == pytest.approx(100, abs=1)
+    assert served[first] == pytest.approx(50, abs=1)  # what it left is gone
+
+
+def test_suspending_who_has_nothing_and_resuming_who_was_not_suspended() -> None:
+    shares: Shares[str] = Shares()
+    party = shares.join("ada")
+    shares.resume(party)
+    shares.suspend(party)
+    assert shares.waiting == 0
+    shares.push(party, "a")
+    shares.remove(party, "a")
+    shares.resume(party)
+    assert shares.waiting == party.user.waiting == 0
+    shares.push(party, "b")
+    assert shares.next() is party
+
+
 def test_thousands_of_clients_cost_little() -> None:
     def measure(n: int) -> float:
         shares: Shares[int] = Shares()
@@ -130,7 +181,7 @@ class Naive:
         self.parties = parties
 
     def may_be_next(self, party: Party[int]) -> bool:
-        waiting = [p for p in self.parties if p.queue]
+        waiting = [p for p in self.parties if p.queue and not p.is_suspended]
         users = {p.user for p in waiting}
         of_user = [p for p in waiting if p.user is party.user]
         return (
@@ -144,7 +195,7 @@ class Naive:
 @given(
     users=st.lists(st.integers(0, 3), min_size=1, max_size=8),
     steps=st.lists(
-        st.tuples(st.sampled_from(["push", "push", "take", "take", "charge", "remove", "skip"]), st.integers(0, 999))
+        st.tuples(st.sampled_from(["push", "push", "take", "take", "charge", "remove", "skip", "suspend", "resume"]), st.integers(0, 999))
     ),
 )
 def test_next_was_served_least(users: list[int], steps: list[tuple[str, int]]) -> None:
@@ -164,7 +215,16 @@ def test_next_was_served_least(users: list[int], steps: list[tuple[str, int]]) -
             shares.remove(party, list(party.queue)[argument % len(party.queue)])
         elif what == "skip" and not shares.waiting:
             shares.skip(party)
-        assert shares.waiting == sum(len(p.queue) for p in parties)
+        elif what == "suspend":
+            shares.suspend(party)
+        elif what == "resume":
+            shares.resume(party)
+        waiting = [p for p in parties if not p.is_suspended]
+        assert shares.waiting == sum(len(p.queue) for p in waiting)
+        for user in {p.user for p in parties}:
+            assert user.waiting == sum(len(p.queue) for p in waiting if p.user is user)
+    for party in parties:
+        shares.resume(party)
     while shares.waiting:
         assert naive.may_be_next(shares.next())
         take(shares, 1.0)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..config import Config
+from ..journal import open_log
 from ..joining import join
 from ..model import find
 from ..refusals import warn
@@ -45,7 +46,9 @@ def worker(
 
     demos-hpc worker --join nu_atm
     """
-    join(server, Config.load(), model=model, label=label)
+    config = Config.load()
+    open_log(config, "worker", label.partition("#")[0])
+    join(server, config, model=model, label=label)
 
 
 def dispatch(
@@ -54,4 +57,6 @@ def dispatch(
     id_: Annotated[str, typer.Option("--id")] = "",
 ) -> None:
     """The dispatcher of a server; `serve` starts it."""
-    Server(name, model, Config.load(), id_).serve()
+    config = Config.load()
+    open_log(config, "dispatcher", name)
+    Server(name, model, config, id_).serve()

@@ -65,7 +65,7 @@ class Compressor:
         """The frame inside a COMPRESSED one, its arrays where ``place`` puts them."""
         size = frame.header.n_rows
         if len(frame.arrays) != 1 or frame.arrays[0].dtype != np.uint8 or not INLINE_BYTES < size <= LARGEST:
-            raise BadFrame(f"a compressed frame that does not hold the bytes of one large frame, but {size} bytes")
+            raise BadFrame(f"a compressed frame that is not one array of bytes of a large frame, but of {size} bytes")
 
         def place_all(header: Header, layout: Layout) -> list[Array]:
             if HEADER_BYTES + header.payload != size:

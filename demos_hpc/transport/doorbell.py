@@ -40,10 +40,10 @@ LOOKS = 4
 SHM = Path("/dev/shm")
 
 
-class Doorbell:
-    """The bell of this process, and the way to those of its peers."""
+class Sleeper:
+    """How this process waits; what wakes it is whatever is watched."""
 
-    def __init__(self, yield_seconds: float, *, by_udp: bool = False) -> None:
+    def __init__(self, yield_seconds: float) -> None:
         self._yield_seconds = yield_seconds
         self._window = yield_seconds
         self._looks = LOOKS
@@ -52,16 +52,82 @@ class Doorbell:
         self._since = 0.0
         self._awake_until = 0.0
         self._longest_sleep = LONGEST_WAIT
+        self._poll = select.poll()
+        #: Are told AWAKE, ASLEEP or STUCK before it comes true.
+        self.listeners: list[Callable[[int], None]] = []
+
+    def watch(self, number: int) -> None:
+        """Sleeps end as well when this file descriptor is readable; whoever watches it has to read."""
+        self._poll.register(number, select.POLLIN)
+
+    def close(self) -> None:
+        """What is watched belongs to others."""
+
+    def has_come(self) -> None:
+        """What this process waited for has come."""
+        if self._is_waiting:
+            self._is_waiting = False
+            waited = time.perf_counter() - self._since
+            self._window = self._yield_seconds if waited < self._yield_seconds else SHORT_WINDOW
+
+    def wait(self, look: Callable[[], bool], seconds: float, *, is_stuck: bool = False) -> bool:
+        """Returns when ``look()`` says that something has come, somebody rang, or after about ``seconds``.
+
+        ``is_stuck`` says that something could not be sent yet: whoever receives from this process will ring. Returns
+        whether it slept until somebody rang.
+        """
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._since = time.perf_counter()
+            self._nap = FIRST_NAP
+            self._awake_until = self._since + self._window
+        if self.spin(look, self._awake_until):
+            return False
+        self._announce(STUCK if is_stuck else ASLEEP)
+        try:
+            if any(look() for _ in range(self._looks)):
+                return False
+            rung = self._poll.poll(min(seconds, self._nap, self._longest_sleep) * 1e3)
+        finally:
+            self._announce(AWAKE)
+        if not rung:
+            self._nap *= 4
+        else:
+            self._nap = FIRST_NAP
+            self._awake_until = time.perf_counter() + SHORT_WINDOW
+            self._take_rings()
+        return bool(rung)
+
+    def spin(self, look: Callable[[], bool], until: float) -> bool:
+        """Yields the core again and again; whether something has come before ``until``."""
+        while time.perf_counter() < until:
+            if look():
+                return True
+            os.sched_yield()
+        return False
+
+    def _announce(self, flag: int) -> None:
+        for tell in self.listeners:
+            tell(flag)
+
+    def _take_rings(self) -> None:
+        """Takes out what only said that there is something to do."""
+
+
+class Doorbell(Sleeper):
+    """The bell of this process, and the way to those of its peers."""
+
+    def __init__(self, yield_seconds: float, *, by_udp: bool = False) -> None:
+        super().__init__(yield_seconds)
         self._by_udp = by_udp
         self._name = f"demos-{os.getpid()}-{os.urandom(6).hex()}"
         self._unix = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._unix.bind("\0" + self._name)
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.bind(("", 0))
-        self._poll = select.poll()
         for bell in (self._unix, self._udp):
             bell.setblocking(False)
-            self._poll.register(bell, select.POLLIN)
+            self.watch(bell.fileno())
         #: A byte for each process of this host.
         self._flags: mmap.mmap | bytearray = bytearray(1)
         self._flags_file: Path | None = None
@@ -137,46 +203,12 @@ class Doorbell:
             with contextlib.suppress(OSError):
                 self._udp.sendto(b"!", self._udp_peers[peer])
 
-    def has_come(self) -> None:
-        """What this process waited for has come."""
-        if self._is_waiting:
-            self._is_waiting = False
-            waited = time.perf_counter() - self._since
-            self._window = self._yield_seconds if waited < self._yield_seconds else SHORT_WINDOW
+    def _announce(self, flag: int) -> None:
+        self._flags[self._me] = flag
+        super()._announce(flag)
 
-    def wait(self, look: Callable[[], bool], seconds: float, *, is_stuck: bool = False) -> None:
-        """Returns when ``look()`` says that something has come, somebody rang, or after about ``seconds``.
-
-        ``is_stuck`` says that something could not be sent yet: whoever receives from this process will ring.
-        """
-        if not self._is_waiting:
-            self._is_waiting = True
-            self._since = time.perf_counter()
-            self._nap = FIRST_NAP
-            self._awake_until = self._since + self._window
-        if self.spin(look, self._awake_until):
-            return
-        self._flags[self._me] = STUCK if is_stuck else ASLEEP
-        try:
-            if any(look() for _ in range(self._looks)):
-                return
-            rung = self._poll.poll(min(seconds, self._nap, self._longest_sleep) * 1e3)
-        finally:
-            self._flags[self._me] = AWAKE
-        if not rung:
-            self._nap *= 4
-        else:
-            self._nap = FIRST_NAP
-            self._awake_until = time.perf_counter() + SHORT_WINDOW
-            for bell in (self._unix, self._udp):
-                with contextlib.suppress(BlockingIOError):
-                    while bell.recv(16):
-                        pass
-
-    def spin(self, look: Callable[[], bool], until: float) -> bool:
-        """Yields the core again and again; whether something has come before ``until``."""
-        while time.perf_counter() < until:
-            if look():
-                return True
-            os.sched_yield()
-        return False
+    def _take_rings(self) -> None:
+        for bell in (self._unix, self._udp):
+            with contextlib.suppress(BlockingIOError):
+                while bell.recv(16):
+                    pass

@@ -42,9 +42,9 @@ def kill_workers(place: Path, transport: str = "auto", *, kills: int = 200, seed
                 victim = wait_until(lambda: _choose_victim(operator, rng), REPLACEMENT, "two workers are alive")
                 killed = time.monotonic()
                 os.kill(victim["pid"], signal.SIGKILL)
-                buried = wait_until(lambda v=victim: _find_dead(operator, v["name"]), 10.0, f"{victim['name']} is dead", 1e-3)
+                buried = wait_until(lambda v=victim: _find_dead(operator, v), 10.0, f"{victim['name']} is dead", 1e-3)
                 detected.append(time.monotonic() - killed)
-                n_with_chunk += buried["chunks_lost"] > 0
+                n_with_chunk += buried["chunks_lost"] > victim["chunks_lost"]
                 never.wait(max(0.0, killed + PACE - time.monotonic()))
             figures = sum_up([caller.finish() for caller in callers])
         figures["crashes"] = operator.look()["events"]["crashes"]
@@ -68,8 +68,10 @@ def _choose_victim(operator: Operator, rng: random.Random) -> dict[str, Any] | N
     return rng.choice(busy or alive)
 
 
-def _find_dead(operator: Operator, name: str) -> dict[str, Any] | None:
-    return next((w for w in operator.look()["workers"] if w["name"] == name and not w["is_alive"]), None)
+def _find_dead(operator: Operator, victim: dict[str, Any]) -> dict[str, Any] | None:
+    """The place of a worker, once that is known to be dead."""
+    place = next(worker for worker in operator.look()["workers"] if worker["name"] == victim["name"])
+    return place if not place["is_alive"] or place["pid"] != victim["pid"] else None
 
 
 # ---- rows that crash ------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ def take_long(
                 n_wrong += model.evaluate(point).tobytes() != Steady().evaluate(point[None]).tobytes()
             events = operator.look()["events"]
             for nth in range(rounds):
+                pids = {worker["name"]: worker["pid"] for worker in operator.list_workers()}
                 n_before = len(operator.look()["evicted"])
                 if nth % 2:
                     asked = _ask_to_hang(server, model, rng)
@@ -55,7 +56,7 @@ def take_long(
                     n_wrong += not asked()
                 else:
                     os.kill(stopped, signal.SIGCONT)  # its answer comes late
-                pid = next(worker["pid"] for worker in operator.look()["workers"] if worker["name"] == label)
+                pid = pids[label.partition("#")[0]]
                 wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), SOON, "the supervisor ends it")
                 killing.append(time.monotonic() - begin)
                 wait_until(lambda: len(operator.list_workers()) == 3, SOON, "another takes its place")

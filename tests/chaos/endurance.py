@@ -1,0 +1,74 @@
+"""A long time of everything at once: what a server has of memory and open files stays what it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from fragile import Steady
+from serving import Operator, ServerApart, serving, wait_until
+from traffic import calling, sum_up
+from watching import Watch
+
+import demos_hpc
+from demos_hpc.errors import Cancelled
+
+MODEL = f"{Path(__file__).with_name('fragile.py')}:Fragile"
+#: The part of the time in which a server may still grow to its size.
+WARM_UP = 0.3
+#: Seconds between two visits.
+PACE = 0.1
+#: Seconds for a replacement to come, on a busy machine.
+REPLACEMENT = 60.0
+#: Visits between two deaths of a worker.
+VISITS_PER_DEATH = 40
+
+
+def mix_load(place: Path, transport: str = "auto", *, seconds: float = 600.0, seed: int = 12) -> dict[str, float]:
+    """Four steady callers; meanwhile others come, ask for this and that, change their minds, or talk nonsense."""
+    rng = random.Random(seed)
+    never = threading.Event()
+    n_visits = n_wrong = n_deaths = 0
+    with serving(MODEL, place) as server, server.operate() as operator:
+        watches = [Watch.of_dispatcher(server), Watch(server.process.pid)]
+        visits: list[Callable[[], bool]] = [
+            lambda: _visit_for_draws(server, transport, rng),
+            lambda: _visit_and_cancel(server, transport, rng),
+            lambda: _visit_to_change_params(server, transport, rng),
+            lambda: _visit_with_nonsense(server, transport, rng),
+        ]
+        with calling(server, 4, seed=seed, transport=transport, nap=2e-7) as callers:
+            begin = time.monotonic()
+            is_warm = False
+            while time.monotonic() < begin + seconds:
+                n_wrong += not visits[n_visits % len(visits)]()
+                n_visits += 1
+                if n_visits % VISITS_PER_DEATH == 0:
+                    _kill_one(operator)
+                    n_deaths += 1
+                if not is_warm and time.monotonic() > begin + WARM_UP * seconds:
+                    is_warm = True
+                    _come_to_rest(operator, watches, "begin")
+                never.wait(PACE)
+            _come_to_rest(operator, watches, "end")
+            figures = sum_up([caller.finish() for caller in callers])
+        lost_clients = operator.look()["events"]["lost_clients"]
+    figures["wrong"] += n_wrong
+    dispatcher, supervisor = (watch.describe() for watch in watches)
+    return {
+        **figures,
+        "seconds": seconds,
+        "visits": n_visits,
+        "deaths": n_deaths,
+        "lost_clients": lost_clients,
+        **dispatcher,
+        "supervisor_memory_growth": supervisor["memory_growth"],
+        "supervisor_fd_growth": supervisor["fd_growth"],
+    }
