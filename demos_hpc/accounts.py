@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -50,7 +51,7 @@ class Accounts:
         self._audit = audit
         self._chronicle = Chronicle()
         #: Labels of workers that were given up, for whoever has started them.
-        self.evicted: list[str] = []
+        self.evicted: deque[str] = deque(maxlen=MOST_CAREERS)
         #: How many chunks those that somebody has started have answered, by their labels; of the latest.
         self.careers: dict[str, int] = {}
 

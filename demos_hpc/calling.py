@@ -82,7 +82,9 @@ class Caller:
         found = spec["name"], spec["uuid"], spec["version"]
         if self.wanted not in (None, found):
             dialed.port.close()
-            raise LaunchError(f"{dialed.link.name} has version {found[2]} of the model, and not {self.wanted} as before")
+            raise LaunchError(
+                f"{dialed.link.name} has version {found[2]} of the model, and not {self.wanted} as before"
+            )
         return FoundAgain(dialed.port, dialed.link, int(description["handle"]))
 
     def _make_question(self, endpoint: Endpoint) -> dict[str, str]:
@@ -124,9 +126,7 @@ def call(
     }
     connection: LastingConnection
     if _LOG.traces:
-        connection = TracedConnection(
-            dialed.port, dialed.link, config, find_number=lambda: caller.number, **options
-        )
+        connection = TracedConnection(dialed.port, dialed.link, config, find_number=lambda: caller.number, **options)
     else:
         connection = LastingConnection(dialed.port, dialed.link, config, **options)
     try:

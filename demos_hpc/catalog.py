@@ -95,6 +95,10 @@ class Catalog:
         self._asking.append((link, number, name, check))
         self.answer_all()
 
+    def forget(self, link: Link) -> None:
+        """Whoever asked over this link is gone."""
+        self._asking = [asked for asked in self._asking if asked[0] is not link]
+
     def answer_all(self) -> None:
         """Answers who has asked for a model, as far as it is known whether there is one."""
         asking, self._asking = self._asking, []

@@ -61,8 +61,8 @@ class Chronicle:
 
     def tell_refused(self, peer: Peer, model: str, operation: int, why: str) -> None:
         _LOG.warning(
-            "request refused", peer=peer.number, user=peer.person.user, model=model, operation=name_operation(operation),
-            why=why,
+            "request refused", peer=peer.number, user=peer.person.user, model=model,
+            operation=name_operation(operation), why=why,
         )  # fmt: skip
 
     def tell_asked(self, peer: Peer, operation: int) -> None:

@@ -35,7 +35,7 @@ from .events import (
     WorkerLost,
 )
 from .greetings import Beat
-from .intake import Intake
+from .intake import Intake, get_only_array
 from .messages import Array, Failure, Flag, Kind, Offer, from_json
 from .peers import Peer, Person
 from .recall import Recall
@@ -162,9 +162,10 @@ class Dispatcher:
         self._do(self.scheduler.handle(Tick(), now))
         if self.porch is not None:
             self.porch.tick(now)
-        checks = [self._stalls.check(peer, now) for peer in self.peers.values() if peer.role != "worker"]
+        callers = [peer for peer in self.peers.values() if peer.role != "worker"]
+        stalled = [event for peer in callers if (event := self._stalls.check(peer, now))]
         events, lost = self._stalls.look(now)
-        for event in [*filter(None, checks), *events]:
+        for event in [*stalled, *events]:
             self._do(self.scheduler.handle(event, now))
         for peer in lost:
             self.lose(peer.link)
@@ -181,6 +182,11 @@ class Dispatcher:
         """A worker; it takes part once it has said what it serves."""
         return self._add(link, "worker", person, is_guest=is_guest)
 
+    @property
+    def is_deserted(self) -> bool:
+        """Whether no worker is left, nor can come."""
+        return self.porch is None and not any(peer.role == "worker" for peer in self.peers.values())
+
     def drain(self) -> None:
         """Takes nothing new, and finishes what runs."""
         self._do(self.scheduler.handle(Drain(), self._clock()))
@@ -192,6 +198,7 @@ class Dispatcher:
             return
         del self._numbered[peer.number]
         self._stalls.forget(peer)
+        self.catalog.forget(link)
         if peer.is_guest:
             link.part()
         else:
@@ -256,7 +263,7 @@ class Dispatcher:
         peer.link.send(pack(Kind.PONG, id=frame.header.id))
 
     def _take_beat(self, peer: Peer, frame: Frame, now: float) -> None:
-        self.accounts.note_beat(peer, Beat.from_dict(from_json(_only_array(frame))))
+        self.accounts.note_beat(peer, Beat.from_dict(from_json(get_only_array(frame))))
 
     def _take_upgrade(self, peer: Peer, frame: Frame, now: float) -> None:
         if self.porch is None:
@@ -270,7 +277,7 @@ class Dispatcher:
         peer.has_offered = True
         event = None
         try:
-            served = self.catalog.add(Offer.from_dict(from_json(_only_array(frame))), is_late=peer.is_guest)
+            served = self.catalog.add(Offer.from_dict(from_json(get_only_array(frame))), is_late=peer.is_guest)
         except DemosError as error:
             self.catalog.note_failure(error)
             warn(f"{peer.link.name} serves nothing: {error}")
@@ -357,10 +364,10 @@ class Dispatcher:
 
     def _send_failure(self, action: SendFailure) -> None:
         call = self.intake.calls[action.request]
-        call.status = int(action.status)
         peer = self.peers.get(call.link)
         if peer is None or call.id not in peer.calls:
             return  # gone, or told already
+        call.status = int(action.status)
         self.catalog.models[call.first.header.model].statistics.failures += 1
         if action.chunk is not None and self._result is not None:
             _, frame = self._result
@@ -381,6 +388,8 @@ class Dispatcher:
         peer = self.peers.get(call.link)
         if peer is not None:
             peer.calls.pop(call.id, None)
+        elif not call.status:  # it is over because its client is gone
+            call.status = int(Status.CANCELLED)
         self.accounts.settle(call, self._clock())
 
     def _evict(self, action: Evict) -> None:
@@ -388,9 +397,3 @@ class Dispatcher:
         warn(f"{peer.link.name} has been in one chunk for too long and is given up")
         self.accounts.note_evicted(peer)
         self.lose(peer.link)
-
-
-def _only_array(frame: Frame) -> Any:
-    if len(frame.arrays) != 1:
-        raise BadFrame(f"a frame of kind {frame.header.kind} with {len(frame.arrays)} arrays instead of one")
-    return frame.arrays[0]

@@ -46,11 +46,13 @@ class Intake:
         served = self._catalog.models.get(header.model)
         if served is None:
             raise InvalidInput(f"there is no model with handle {header.model} here")
+        if peer.role == "worker":
+            raise InvalidInput("a worker computes, and has nothing to ask")
         if header.id in peer.calls:
             raise InvalidInput(f"request id {header.id} is in use already")
         self._accounts.check(peer, served, header.operation)
         if header.operation == _SET_PARAMS:
-            served.set_params(from_json(_only_array(frame)))
+            served.set_params(from_json(get_only_array(frame)))
             self._accounts.note_params(peer, served)
             if self._recall is not None:
                 self._recall.forget(served)
@@ -65,14 +67,14 @@ class Intake:
         call = Call(peer.link, frame, plan, served.defaults, served.revision, now)
         call.peer, call.model = peer, served.spec.name
         self._accounts.charge(call, now)
+        served.statistics.requests += 1
+        served.statistics.rows += header.n_rows
         if self._recall is not None and (reply := self._recall.find(call, served)) is not None:
             peer.link.send(reply)
             self._accounts.settle(call, now)
             return None
         number = peer.calls[header.id] = self._last_number = self._last_number + 1
         self.calls[number] = call
-        served.statistics.requests += 1
-        served.statistics.rows += header.n_rows
         return RequestArrived(
             number,
             peer.number,
@@ -96,6 +98,7 @@ class Intake:
         except (InvalidInput, BadFrame) as error:
             refuse(peer.link, frame.header.id, error)
             peer.calls.pop(frame.header.id)  # it has its final reply
+            self.calls[number].status = int(error.status)
             return Cancelled(number)
 
     def take_cancel(self, peer: Peer, frame: Frame, now: float) -> Event | None:
@@ -104,7 +107,7 @@ class Intake:
 
     def _control(self, peer: Peer, frame: Frame) -> None:
         self._accounts.check_operator(peer, frame.header.operation)
-        question = from_json(_only_array(frame)) if frame.header.n_arrays else {}
+        question = from_json(get_only_array(frame)) if frame.header.n_arrays else {}
         if not isinstance(question, dict):
             raise BadFrame(f"a question is a JSON object, not {type(question).__name__}")
         answer = to_json(self.controls[frame.header.operation](question))
@@ -113,13 +116,14 @@ class Intake:
 
 def _read_name(frame: Frame) -> str | None:
     """Which model a question is about; None for the only one."""
-    question = from_json(_only_array(frame)) if frame.header.n_arrays else {}
+    question = from_json(get_only_array(frame)) if frame.header.n_arrays else {}
     if not isinstance(question, dict):
         raise BadFrame(f"a question is a JSON object, not {type(question).__name__}")
     return question.get("model")
 
 
-def _only_array(frame: Frame) -> Any:
+def get_only_array(frame: Frame) -> Any:
+    """The array of a frame that has to have just one."""
     if len(frame.arrays) != 1:
         raise BadFrame(f"a frame of kind {frame.header.kind} with {len(frame.arrays)} arrays instead of one")
     return frame.arrays[0]

@@ -7,6 +7,7 @@ analysis sees its own group as ``MPI.COMM_WORLD``, and says goodbye when its scr
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import getpass
 import os
@@ -128,6 +129,12 @@ class Launch:
                 self.abort(f"{self.name} has something to send that nobody took within {LAST_WORDS:g} s", 1)
             self.port.wait(LONGEST_WAIT)
         self._bell.close()
+        if self.port.has_lost:
+            # After a death MPI_Finalize fails the job.
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
         mpi.finalize()
 
     def abort(self, message: str, code: int) -> NoReturn:

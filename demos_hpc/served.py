@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -19,10 +20,18 @@ KEPT_PLANS = 4096
 TRIES = 10
 
 
+#: A revision and its values by parameter name.
+Stored = tuple[int, dict[str, float]]
+
+
 class ParamStore(Protocol):
     """Where the server-side parameters of one model outlive its servers (`revisions`)."""
 
-    def read(self) -> tuple[int, dict[str, float]] | None: ...
+    @property
+    def problems(self) -> Sequence[object]:
+        """What the last `read` has passed over."""
+
+    def read(self) -> Stored | None: ...
 
     def find_newest(self) -> int: ...
 
@@ -54,34 +63,62 @@ class Served:
         self.workers = 0
         self.fingerprints: list[str] = []
         self.statistics = Statistics()
-        self._store: ParamStore | None = None
+        self.store: ParamStore | None = None
+        #: A stored revision that does not fit this model.
+        self._unfit = 0
         self._max_request_bytes = max_request_bytes
         self._plans: dict[tuple[int, int, int, Layout], Plan] = {}
 
     def set_params(self, changes: Any) -> None:
         """Changes server-side parameters, ``{name: value}``, and their revision."""
         for _ in range(TRIES):
-            self.follow()
+            with contextlib.suppress(InvalidInput):  # what does not fit is overwritten
+                self.follow()
             defaults, revision = self.spec.change(self.defaults, changes), self.revision + 1
-            if self._store is not None:
-                revision = max(revision, self._store.find_newest() + 1)
-                if not self._store.write(revision, self._name_values(defaults)):
+            if self.store is not None:
+                revision = max(revision, self.store.find_newest() + 1)
+                if not self.store.write(revision, self._name_values(defaults)):
                     continue  # another server of this model was faster
             self.defaults, self.revision = defaults, revision
             return
         raise Busy(f"other servers of model {self.spec.name!r} change its parameters all the time; try again")
 
     def keep_in(self, store: ParamStore) -> None:
-        """From now on server-side parameters are those in ``store``, as for all servers of this model."""
-        self._store = store
+        """From now on server-side parameters are those in ``store``, as for all servers of this model.
+
+        Raises
+        ------
+        InvalidInput
+            Where those that are there now do not fit.
+        """
+        self.store = store
         self.follow()
 
     def follow(self) -> None:
-        """Takes over what another server of this model has set, if anything."""
-        found = None if self._store is None else self._store.read()
-        if found is not None and found[0] > self.revision:
-            self.defaults = self.spec.change(self.spec.defaults, found[1])
-            self.revision = found[0]
+        """Takes over what another server of this model has set, if anything; raises as `take_over`."""
+        if self.store is not None:
+            self.take_over(self.store.read())
+
+    def take_over(self, found: Stored | None) -> None:
+        """Takes over what was found in the store, if it is newer.
+
+        Raises
+        ------
+        InvalidInput
+            The first time that a revision is found that does not fit, as after another version of the model.
+        """
+        if found is None or found[0] <= max(self.revision, self._unfit):
+            return
+        revision, values = found
+        try:
+            defaults = self.spec.change(self.spec.defaults, values)
+        except InvalidInput as error:
+            self._unfit = revision
+            raise InvalidInput(
+                f"revision {revision} of the stored parameters of model {self.spec.name!r} does not fit it, and is"
+                f" left out: {error}"
+            ) from None
+        self.defaults, self.revision = defaults, revision
 
     def _name_values(self, params: FloatArray) -> dict[str, float]:
         values = zip(self.spec.param_names, params.tolist(), strict=True)

@@ -88,7 +88,7 @@ def look(endpoint: Endpoint, config: Config, *, seconds: float = GLANCE) -> Sigh
         with Operator(endpoint, config, seconds=seconds) as operator:
             trip = operator.ping()
             return Sighting(*_renew(endpoint, operator.statistics()), trip, operator.transport)
-    except AccessRefused as error:
+    except (AccessRefused, InvalidInput) as error:  # or there is no key to prove anything with
         return Sighting(endpoint, NOT_OURS, why=str(error))
     except DemosError as error:
         return _judge(endpoint, error, time.time())
@@ -120,9 +120,10 @@ def _renew(endpoint: Endpoint, description: dict[str, Any]) -> tuple[Endpoint, s
 
 def _judge(endpoint: Endpoint, error: DemosError, now: float) -> Sighting:
     """What to think of a server that has not answered."""
-    if isinstance(error, ServerLost) and _is_certainly_gone(endpoint):
-        return Sighting(endpoint, DEAD, why=str(error), may_sweep=True)
-    return _judge_by_age(endpoint, SILENT, str(error), now)
+    if not endpoint.shares_host(find_boot()):
+        return _judge_by_age(endpoint, SILENT, str(error), now)
+    is_gone = isinstance(error, ServerLost) and not _has_listener(endpoint.unix)
+    return Sighting(endpoint, DEAD if is_gone else SILENT, why=str(error), may_sweep=is_gone)
 
 
 def _judge_by_age(endpoint: Endpoint, state: str, why: str, now: float) -> Sighting:
@@ -130,22 +131,20 @@ def _judge_by_age(endpoint: Endpoint, state: str, why: str, now: float) -> Sight
     return Sighting(endpoint, DEAD if is_stale(endpoint, now) else state, why=why, may_sweep=is_old)
 
 
-def _is_certainly_gone(endpoint: Endpoint) -> bool:
-    """Whether nobody listens at the Unix socket of a server under this very kernel.
+def _has_listener(unix: str) -> bool:
+    """Whether a process listens at a Unix socket under this very kernel: a hung one does, a dead one cannot.
 
     Process ids would tell less: a container has its own.
     """
-    if not endpoint.shares_host(find_boot()):
-        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:
-            sock.connect("\0" + endpoint.unix.removeprefix("@"))
+            sock.connect("\0" + unix.removeprefix("@"))
         except ConnectionRefusedError:
-            return True
-        except OSError:
             return False
-    return False
+        except OSError:  # too many wait to be let in
+            return True
+    return True
 
 
 def sweep(registry: Registry, sightings: Sequence[Sighting]) -> list[Sighting]:

@@ -27,7 +27,9 @@ class TracedConnection(LastingConnection):
     def _enter(self, future: Future, packed: Packed, cut: Callable[[], Stream] | None) -> None:
         header = read_header(packed.head)
         self._begun[future] = time.monotonic()
-        _LOG.debug("request", request=self._name(future), operation=name_operation(header.operation), rows=header.n_rows)
+        _LOG.debug(
+            "request", request=self._name(future), operation=name_operation(header.operation), rows=header.n_rows
+        )
         super()._enter(future, packed, cut)
 
     def _send_again(self, future: Future) -> None:

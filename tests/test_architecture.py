@@ -44,7 +44,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "8 command line": (
         "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output", "cli.quantities",
         "cli.rates", "cli.dashboard", "cli.arrays",
-        "cli.group", "cli.operators", "cli.watching", "cli.servers", "cli.launches", "cli.examination", "cli.figures", "cli.operations", "cli", "cli.rank", "__main__",
+        "cli.group", "cli.operators", "cli.watching", "cli.servers", "cli.launches", "cli.choice", "cli.examination", "cli.figures", "cli.operations", "cli", "cli.rank", "__main__",
     ),
     "9 front door": ("",),
 }  # fmt: skip

@@ -195,7 +195,10 @@ class Naive:
 @given(
     users=st.lists(st.integers(0, 3), min_size=1, max_size=8),
     steps=st.lists(
-        st.tuples(st.sampled_from(["push", "push", "take", "take", "charge", "remove", "skip", "suspend", "resume"]), st.integers(0, 999))
+        st.tuples(
+            st.sampled_from(["push", "push", "take", "take", "charge", "remove", "skip", "suspend", "resume"]),
+            st.integers(0, 999),
+        )
     ),
 )
 def test_next_was_served_least(users: list[int], steps: list[tuple[str, int]]) -> None:

@@ -231,9 +231,10 @@ def test_sending_never_waits_and_says_how_much_is_left(wires: Wires) -> None:
     total = 3 * (64 + 16 + data.nbytes)
     left = here.link.unsent_bytes
     assert total / 2 < left < total
-    there.take()
-    here.port.flush(0.5)
-    assert here.link.unsent_bytes < left
+    while here.link.unsent_bytes == left:  # flushing alone is enough, once the other side takes something
+        assert time.monotonic() - begun < DEADLINE
+        there.take()
+        here.port.flush(0.01)
     pump(there, here, until=lambda: len(there.frames) == 3)
     assert here.link.unsent_bytes == 0
     for frame in there.frames:
@@ -365,9 +366,8 @@ def test_a_close_in_mid_frame_is_a_loss_and_no_frame(wires: Wires) -> None:
     assert len(there.errors) == 1
 
 
+@pytest.mark.parametrize("wires", ["tcp", "tls"], indirect=True)
 def test_a_reset_is_a_loss(wires: Wires) -> None:
-    if wires.kind == "unix":
-        pytest.skip("Unix sockets know no reset")
     here, there = wires.make_pair()
     reset(there.link.sock)
     there.port._links.clear()
@@ -435,7 +435,7 @@ def test_half_a_frame_is_never_followed_by_another(plain: Wires) -> None:
 @pytest.mark.parametrize("n_rows", [10, 1 << 18])
 def test_parting_delivers_what_was_sent(wires: Wires, n_rows: int) -> None:
     """Also where the other side goes on sending, and its bytes lie unread when the socket is closed."""
-    here, there = wires.make_pair(4096)
+    here, there = wires.make_pair()
     there.link.send(pack(Kind.ROWS, [np.ones(1 << 16)], id=7))
     for nth in range(3):
         here.link.send(pack(Kind.ROWS, [np.full(n_rows, float(nth))], id=nth))
@@ -570,7 +570,7 @@ class Endless(socket.socket):
     n_read = n_sent = 0
 
     def recv_into(self, buffer: Any, *_: Any) -> int:
-        n_bytes = min(len(buffer), READ_BYTES)
+        n_bytes = len(buffer)
         view = memoryview(buffer).cast("B")
         at = self.n_read % len(self.stream)
         data = (self.stream[at:] + self.stream * (1 + n_bytes // len(self.stream)))[:n_bytes]
@@ -594,7 +594,7 @@ def make_endless(wires: Wires, side: Side, stream: bytes) -> Endless:
     return endless
 
 
-@pytest.mark.parametrize("arrays", [[], [np.ones(1 << 20)]], ids=["small frames", "large frames"])
+@pytest.mark.parametrize("arrays", [[], [np.ones(1 << 16)]], ids=["small frames", "large frames"])
 def test_one_that_sends_without_end_starves_nobody(plain: Wires, arrays: list[Array]) -> None:
     here, there = plain.make_pair()
     endless = make_endless(plain, here, spell(pack(Kind.ROWS, arrays, id=1)))
@@ -614,7 +614,7 @@ def test_one_that_sends_without_end_starves_nobody(plain: Wires, arrays: list[Ar
 
 def test_one_that_takes_without_end_starves_nobody(plain: Wires) -> None:
     here = plain.make_side()
-    endless = make_endless(plain, here, bytes(pack(Kind.RING).head))
+    endless = make_endless(plain, here, spell(pack(Kind.ROWS, [np.ones(1 << 16)])))
     here.link.send(pack(Kind.ROWS, [np.ones(2 * MOST_BYTES)]))
     assert MOST_BYTES <= endless.n_sent < 2 * MOST_BYTES
     for _ in range(20):
@@ -629,19 +629,18 @@ def test_two_hundred_links(wires: Wires) -> None:
     n = 200 if wires.kind != "tls" else 40
     for _ in range(n):
         wires.connect(here, there)
-    for nth, link in enumerate(there.links):
-        link.send(pack(Kind.REQUEST, [np.full(10 if nth % 2 else 5000, float(nth))], id=nth))
+    for nth, caller in enumerate(there.links):
+        caller.send(pack(Kind.REQUEST, [np.full(10 if nth % 2 else 5000, float(nth))], id=nth))
     pump(here, there, until=lambda: len(here.frames) == n)
     assert sorted(here.ids) == list(range(n))
     for link, what in here.arrived:
         assert isinstance(what, Frame)
-        assert isinstance(link, StreamLink)
-        assert link is here.links[what.header.id]
+        assert link == here.links[what.header.id]
         assert set(what.arrays[0]) == {float(what.header.id)}
         link.send(pack(Kind.REPLY, id=what.header.id))
     pump(there, until=lambda: len(there.frames) == n)
-    for link in there.links[::2]:
-        link.close()
+    for caller in there.links[::2]:
+        caller.close()
     pump(here, there, until=lambda: len(here.errors) == n // 2)
     assert len(here.port._links) == n // 2
     here.port.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -10,11 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..client import RemoteModel
 from ..diagnosis import Diagnosis
 from ..model import load
 from ..spec import ModelSpec, Observable, Parameter
 from ..verdict import Outcome, Verdict
 from ..watchdog import find_rank_and_size
+from .choice import ModelOrServer, find_served, load_here
 from .group import FAILURE
 from .launches import Model
 from .output import format_number, make_console, make_table, print_json
@@ -30,11 +33,19 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def info(model: Model, as_json: Json = False) -> None:
-    """Show what a model says of itself: parameters, observables, operations, authors."""
-    spec = load(model).spec
+def info(model: ModelOrServer, as_json: Json = False) -> None:
+    """Show what a model says of itself: parameters, observables, operations, authors.
+
+    Of a running server also what it has: workers, and parameters that were changed there.
+    """
+    served = find_served(model)
+    if served is None:
+        spec, server = load_here(model).spec, {}
+    else:
+        with served:
+            spec, server = served.spec, _describe_server(served)
     if as_json:
-        print_json(spec.to_dict())
+        print_json({**spec.to_dict(), **({"server": server} if server else {})})
         return
     console = make_console()
     console.print(f"[bold]{escape(spec.name)}[/] {spec.version}")
@@ -45,7 +56,16 @@ def info(model: Model, as_json: Json = False) -> None:
             console.print(_tabulate_columns(title, columns))
     if spec.outputs:
         console.print(_tabulate_outputs(spec))
-    console.print(_tabulate_facts(spec))
+    console.print(_tabulate_facts(spec, server))
+
+
+def _describe_server(served: RemoteModel) -> dict[str, Any]:
+    """What differs from server to server."""
+    told, defaults = served.metadata(), served.spec.defaults.tolist()
+    names = zip(served.spec.param_names, defaults, strict=True)
+    before = {name: None if math.isnan(value) else value for name, value in names}
+    changed = {name: value for name, value in told["params"].items() if value != before[name]}
+    return {"workers": told["workers"], "revision": told["revision"], "changed": changed}
 
 
 def _tabulate_columns(title: str, columns: Sequence[Parameter | Observable]) -> Table:
@@ -67,7 +87,7 @@ def _tabulate_outputs(spec: ModelSpec) -> Table:
     return table
 
 
-def _tabulate_facts(spec: ModelSpec) -> Table:
+def _tabulate_facts(spec: ModelSpec, server: dict[str, Any]) -> Table:
     promises = {
         "block_rows": spec.block_rows,
         "rows": "independent" if spec.row_independent else "depend on those beside them: called block by block",
@@ -83,6 +103,7 @@ def _tabulate_facts(spec: ModelSpec) -> Table:
         "promises": promises,
         "resources": spec.resources,
         "notes": spec.notes,
+        "server": {name: value for name, value in server.items() if value},
     }
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")

@@ -11,7 +11,7 @@ import typer
 
 from ..config import Config
 from ..errors import InvalidInput
-from ..mpiexec import CHOICES, find_launcher
+from ..mpiexec import CHOICES, find_launcher, tolerate_faults
 from ..starter import describe, make_programs, make_run_directory, start
 from ..threads import limit_threads
 from ..watchdog import find_rank_and_size
@@ -55,6 +55,9 @@ def run(
     ] = None,
     ranks: Annotated[int, typer.Option("--ranks", "-n", metavar="M", help="Ranks of the analysis.")] = 1,
     launcher: LauncherKind = "auto",
+    fault_tolerant: Annotated[
+        bool, typer.Option("--fault-tolerant", help="Go on when a worker dies; takes Open MPI.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the command instead of running it.")] = False,
 ) -> None:
     """Serve models and run an analysis with them, in one MPI launch.
@@ -66,15 +69,32 @@ def run(
     """
     if not Path(script).is_file():
         raise InvalidInput(f"there is no script {script!r} (from {Path.cwd()})")
-    start_launch([model, *(also or [])], workers or [2], [script, *(arguments or [])], ranks, launcher, dry_run=dry_run)
+    start_launch(
+        [model, *(also or [])],
+        workers or [2],
+        [script, *(arguments or [])],
+        ranks,
+        launcher,
+        fault_tolerant=fault_tolerant,
+        dry_run=dry_run,
+    )
 
 
 def start_launch(
-    models: list[str], workers: list[int], analysis: list[str], ranks: int, kind: str, *, dry_run: bool = False
+    models: list[str],
+    workers: list[int],
+    analysis: list[str],
+    ranks: int,
+    kind: str,
+    *,
+    fault_tolerant: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Runs one launch, and exits with its status where that is not 0."""
     programs = make_programs(models, workers, analysis, ranks)
     launcher = find_launcher(kind=kind)
+    if fault_tolerant:
+        launcher = tolerate_faults(launcher)
     with make_run_directory(launcher) as directory:
         plan = describe(launcher, programs, directory)
         if dry_run:

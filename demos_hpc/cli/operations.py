@@ -17,12 +17,12 @@ from ..client import RemoteModel
 from ..future import Future
 from ..local import local
 from ..messages import FloatArray
-from ..model import load
 from ..programs import connect, is_analysis
 from ..spec import ModelSpec
 from ..submit import Progress
 from .arrays import check_writable, read_params, read_rows_like, write_array
-from .launches import LauncherKind, Model, start_again
+from .choice import ModelOrServer, find_served, load_here
+from .launches import LauncherKind, start_again
 from .output import format_number, make_console, make_table, print_json, show_progress
 
 #: Of a result, as much is shown; all of it is in --json and --out.
@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
 
 def call(
     context: typer.Context,
-    model: Model,
+    model: ModelOrServer,
     operation: Annotated[
         Operation, typer.Argument(metavar="OPERATION", help=" | ".join(Operation), show_default=False)
     ],
@@ -87,15 +87,22 @@ def call(
         bool, typer.Option("--finite-difference", help="Gradient from differences, for models that offer none.")
     ] = False,
     workers: Annotated[
-        int, typer.Option("--workers", "-w", min=0, metavar="N", help="MPI workers; 0: in this process, without MPI.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--workers",
+            "-w",
+            min=0,
+            metavar="N",
+            help="MPI workers of its own; 0: in this process, without MPI. By default a server that runs, else 0.",
+        ),
+    ] = None,
     launcher: LauncherKind = "auto",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the result: .npy, .csv or .json.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
-    """Call one operation of a model.
+    """Call one operation of a model: at a running server of this name, if there is one, else in this process.
 
     demos-hpc call nu_atm log_density --x "10,-0.9; 20,-0.5" --params s23sq=0.5
     """
@@ -107,7 +114,7 @@ def call(
         check_writable(out, OUT)
     if workers and not is_analysis():
         start_again(context, model, workers, launcher)
-    with connect() if is_analysis() else local(load(model)) as remote:
+    with _connect(model, workers) as remote:
         spec, defaults = remote.spec, remote.params
         point = read_params(params or [], spec, defaults)
         data = read_rows_like(x, spec) if operation.takes_x and x is not None else None
@@ -134,6 +141,14 @@ def call(
         rows = array.reshape(-1, len(columns)) if columns else array
         _show(f"{spec.name} {spec.version}: {operation}", spec, data, columns, rows)
         _show_remarks(answer, out)
+
+
+def _connect(model: str, workers: int | None) -> RemoteModel:
+    """The model in this launch, at a server that runs, or here."""
+    if is_analysis():
+        return connect()
+    served = find_served(model) if workers is None else None
+    return served or local(load_here(model))
 
 
 def _submit(

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import Config
+from ..dialing import find_user
 from ..endpoint import Endpoint
 from ..errors import InvalidInput, ServerLost
 from ..exposition import write_exposition
@@ -107,7 +108,7 @@ def ls(
         name = f"{sighting.endpoint.name} ({sighting.endpoint.id[:8]})"
         if sighting in swept:
             warn(f"{name} has died and is taken out of the registry: {sighting.why}")
-        elif sighting.why and sighting.state != NOT_OURS:
+        elif sighting.why and (sighting.state != NOT_OURS or sighting.endpoint.user == find_user()):
             warn(f"{name} is {sighting.state}: {sighting.why}")
 
 
@@ -295,7 +296,7 @@ def stop(
     with reach(name, registry, config) as operator:
         server, n_requests = operator.endpoint.name, operator.stop(now=now)["requests"]
         if not wait:
-            left = f" once {_count(n_requests, 'request')} are done" if n_requests and not now else ""
+            left = f", after {_count(n_requests, 'request')} under way" if n_requests and not now else ""
             typer.echo(f"{server} ends{left}")
             return
         _wait_until_done(operator, n_requests, f"{server} ends", is_ending=True)

@@ -7,15 +7,13 @@ from typing import Annotated
 import typer
 
 from ..config import Config
-from ..journal import open_log
 from ..joining import join
+from ..journal import open_log
 from ..model import find
 from ..refusals import warn
 from ..registry import Registry
 from ..server import Server
 from ..supervisor import Supervisor
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a server, or of a model.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:

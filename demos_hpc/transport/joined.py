@@ -67,8 +67,8 @@ class JoinedPort:
         self._fast = tuple(fast)
         self._sleeper = sleeper
         sleeper.watch(stream.fileno())
-        #: When the sockets are looked at next, and until when they are looked at each turn.
-        self._next_look = 0.0
+        #: When the sockets are looked at next, at the latest and in this wait; until when they are each turn.
+        self._next_look = self._next_glance = 0.0
         self._active_until = 0.0
 
     @property
@@ -118,7 +118,7 @@ class JoinedPort:
         if not self._has_fast():
             self.stream.wait(seconds)
             return
-        self._next_look = min(self._next_look, time.perf_counter() + IDLE_PAUSE)
+        self._next_glance = min(self._next_look, time.perf_counter() + IDLE_PAUSE)
         nap = min(port.longest_sleep for port in self._fast)
         if not nap:
             self._sleeper.spin(self._look, time.perf_counter() + NAP)
@@ -132,9 +132,10 @@ class JoinedPort:
             if port.look():
                 return True
         now = time.perf_counter()
-        if now < self._next_look:
+        if now < self._next_glance and now >= self._active_until:
             return False
-        self._next_look = now if now < self._active_until else now + IDLE_PAUSE
+        self._next_glance = now + IDLE_PAUSE
+        self._next_look = now + BUSY_PAUSE
         if not self.stream.look():
             return False
         self._next_look = now

@@ -13,7 +13,7 @@ from collections import deque
 import numpy as np
 from mpi4py import MPI
 
-from ..errors import BadFrame, BadVersion
+from ..errors import BadFrame, BadVersion, ServerLost
 from ..messages import Array
 from ..relay import flatten
 from ..wire import HEADER_BYTES, INLINE_BYTES, PIECE_BYTES, Frame, Header, Packed, read_header, read_layout, split
@@ -27,6 +27,8 @@ HEAD, PIECE = 1, 2
 GROUP_TAG, PAIR_TAG = 32001, 16000
 #: Longest sleep while something is under way, seconds.
 NAP = 1e-3
+#: How MPI says that a process has died, where it can (ULFM).
+DEATHS = {MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED} - {MPI.ERR_UNKNOWN}
 #: The launch as a whole, and its end; a script sees others under these names (`World.stand_in`).
 _WORLD, _FINALIZE = MPI.COMM_WORLD, MPI.Finalize
 #: A large message that has not come in after so many seconds is not waited for without sleep any longer.
@@ -45,30 +47,42 @@ class MpiLink:
         #: The peer's rank in the world.
         self.peer = peer
         self._port = port
-        self._comm = comm
+        self.comm = comm
         self._rank = rank
         #: What is being sent, in order, with the buffers that must be kept until it is sent.
         self._outgoing: deque[tuple[MPI.Request, bytearray | Array]] = deque()
+        self.is_dead = False
         #: Frames in order, the first of them still incomplete, with room for their arrays.
         self.incoming: deque[tuple[Arrival, list[Array]]] = deque()
 
     @property
     def unsent_bytes(self) -> int:
-        return sum(memoryview(buffer).nbytes for _, buffer in self._outgoing)
+        return sum(b.nbytes if isinstance(b, np.ndarray) else len(b) for _, b in self._outgoing)
 
     def part(self) -> None:
         """A link of one launch ends with it."""
 
     def send(self, packed: Packed) -> None:
+        if self.is_dead:
+            return
         head, tail = packed
-        self._start(head, HEAD)
-        for array in tail:
-            for piece in _pieces(array.reshape(-1).view(np.uint8)):
-                self._start(piece, PIECE)
+        try:
+            self._start(head, HEAD)
+            for array in tail:
+                for piece in _pieces(array.reshape(-1).view(np.uint8)):
+                    self._start(piece, PIECE)
+        except MPI.Exception as error:
+            self._port.mourn(self.comm, error)
         self._port.bell.ring(self.peer)
 
+    def die(self) -> None:
+        """The peer is dead: nothing is sent any more, nor waited for."""
+        self.is_dead = True
+        self._outgoing.clear()
+        self.incoming.clear()
+
     def _start(self, buffer: bytearray | Array, tag: int) -> None:
-        request = self._comm.Isend([buffer, MPI.BYTE], self._rank, tag)
+        request = self.comm.Isend([buffer, MPI.BYTE], self._rank, tag)
         if self._outgoing or not request.Test():
             self._outgoing.append((request, buffer))
             self._port.sending[self] = None
@@ -76,14 +90,18 @@ class MpiLink:
 
     def post(self) -> list[MPI.Request]:
         """Receives the arrays of the first incomplete frame; those of a second one would only delay it."""
-        comm, rank = self._comm, self._rank
+        comm, rank = self.comm, self._rank
         return [comm.Irecv([p, MPI.BYTE], rank, PIECE) for flat in self.incoming[0][1] for p in _pieces(flat)]
 
     def is_sent(self) -> bool:
         """Whether nothing is under way any more."""
         outgoing = self._outgoing
-        while outgoing and outgoing[0][0].Test():
-            outgoing.popleft()
+        try:
+            while outgoing and outgoing[0][0].Test():
+                outgoing.popleft()
+        except MPI.Exception as error:
+            self._port.mourn(self.comm, error)
+            outgoing.clear()
         return not outgoing
 
 
@@ -100,6 +118,9 @@ class MpiPort:
         self._moving_until = 0.0
         self._status = MPI.Status()
         self._comms: list[tuple[MPI.Comm, dict[int, MpiLink]]] = []
+        #: What is still to be said of peers that have died, and whether any rank of this launch has.
+        self._obituaries: list[Arrival] = []
+        self.has_lost = False
 
     def add_links(self, comm: MPI.Comm, peers: dict[int, tuple[int, str]]) -> list[MpiLink]:
         """Links to ranks of ``comm``, each given with its world rank and its name."""
@@ -111,27 +132,52 @@ class MpiPort:
         if self.sending:
             self.is_sent()
         arrived: list[Arrival] = []
-        status, nudge = self._status, self.bell.nudge
         for comm, links in self._comms:
-            while comm.Iprobe(MPI.ANY_SOURCE, HEAD, status) and len(arrived) < MOST_ARRIVALS:
-                source = status.Get_source()
-                buffer = bytearray(status.Get_count(MPI.BYTE))
-                comm.Recv([buffer, MPI.BYTE], source, HEAD)
-                link = links[source]
-                self._take(link, buffer, arrived)
-                nudge(link.peer)
-                if link.incoming:
-                    break  # something large is on its way: look what else there is to do
+            try:
+                self._receive_from(comm, links, arrived)
+            except MPI.Exception as error:
+                self.mourn(comm, error)
         if self._incomplete:
             self._finish(arrived)
+        if self._obituaries:  # behind what they had said
+            arrived += self._obituaries
+            self._obituaries = []
         if arrived:
             self.bell.has_come()
         return arrived
 
+    def mourn(self, comm: MPI.Comm, error: MPI.Exception) -> None:
+        """A rank of the launch has died, which few MPIs tell: Open MPI does under ``mpiexec --with-ft ulfm``."""
+        if error.Get_error_class() not in DEATHS:
+            raise error
+        self.has_lost = True
+        comm.Ack_failed(comm.size)
+        failed = comm.Get_failed()
+        ranks = failed.Translate_ranks(None, comm.group)
+        links = next(links for other, links in self._comms if other is comm)
+        for link in [links[rank] for rank in ranks if rank in links and not links[rank].is_dead]:
+            link.die()
+            self.sending.pop(link, None)
+            self._incomplete.pop(link, None)
+            self._obituaries.append((link, ServerLost(f"{link.name} has died")))
+
+    def _receive_from(self, comm: MPI.Comm, links: dict[int, MpiLink], arrived: list[Arrival]) -> None:
+        status, nudge = self._status, self.bell.nudge
+        while comm.Iprobe(MPI.ANY_SOURCE, HEAD, status) and len(arrived) < MOST_ARRIVALS:
+            source = status.Get_source()
+            buffer = bytearray(status.Get_count(MPI.BYTE))
+            comm.Recv([buffer, MPI.BYTE], source, HEAD)
+            link = links[source]
+            self._take(link, buffer, arrived)
+            nudge(link.peer)
+            if link.incoming:
+                break  # something large is on its way: look what else there is to do
+
     def is_sent(self) -> bool:
         """Whether nothing is being sent any more."""
-        for link in [link for link in self.sending if link.is_sent()]:
-            del self.sending[link]
+        for link in list(self.sending):
+            if link.is_sent():
+                self.sending.pop(link, None)
         return not self.sending
 
     def flush(self, seconds: float) -> None:
@@ -175,7 +221,7 @@ class MpiPort:
 
     def _finish(self, arrived: list[Arrival]) -> None:
         for link, requests in list(self._incomplete.items()):
-            while MPI.Request.Testall(requests):
+            while self._are_in(link, requests):
                 arrived.append(link.incoming.popleft()[0])
                 self._moving_until = time.monotonic() + PATIENCE
                 self.bell.nudge(link.peer)
@@ -186,6 +232,13 @@ class MpiPort:
                 if requests:
                     break  # the next large frame may take a while
 
+    def _are_in(self, link: MpiLink, requests: list[MPI.Request]) -> bool:
+        try:
+            return bool(MPI.Request.Testall(requests))
+        except MPI.Exception as error:
+            self.mourn(link.comm, error)
+            return False
+
     def wait(self, seconds: float) -> None:
         if self._incomplete and time.monotonic() < self._moving_until:
             self.bell.spin(self._look, time.perf_counter() + NAP)  # large messages move only while both sides look
@@ -195,13 +248,16 @@ class MpiPort:
 
     def _look(self) -> bool:
         for comm, _ in self._comms:
-            if comm.Iprobe(MPI.ANY_SOURCE, HEAD):
-                return True
-        for link, requests in self._incomplete.items():
+            try:
+                if comm.Iprobe(MPI.ANY_SOURCE, HEAD):
+                    return True
+            except MPI.Exception as error:
+                self.mourn(comm, error)
+        for link, requests in list(self._incomplete.items()):
             self.bell.nudge(link.peer)
-            if MPI.Request.Testall(requests):
+            if self._are_in(link, requests):
                 return True
-        return False
+        return bool(self._obituaries)
 
 
 def _pieces(flat: Array) -> list[Array]:

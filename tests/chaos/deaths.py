@@ -92,7 +92,7 @@ def crash_on_rows(place: Path, transport: str = "auto", *, poisoned: int = 20, s
         figures = sum_up([caller.finish() for caller in callers])
         with server.operate() as operator:
             figures["crashes"] = operator.look()["events"]["crashes"]
-    return {**figures, "poisoned": poisoned, "named": n_named}
+    return {**figures, "poisoned": poisoned, "unnamed": poisoned - n_named}
 
 
 def _names(error: DemosError | None, row: int) -> bool:
@@ -142,3 +142,25 @@ def kill_dispatcher(
         "back_ms": 1e3 * max(back),
         "left_alone": n_left_alone,
     }
+
+
+def hang_dispatcher(
+    place: Path, transport: str = "auto", *, callers: int = 4, heartbeat: float = 5.0, seed: int = 13
+) -> dict[str, float]:
+    """The dispatcher is stopped, not killed: nothing is closed, and all the same callers notice; others wait for it."""
+    with serving(MODEL, place, heartbeat=heartbeat) as server:
+        orders = {"transport": transport, "nap": 1e-6, "prepared": 12}
+        with (
+            calling(server, callers, seed=seed, reconnect=True, **orders) as lasting,
+            calling(server, callers, seed=seed + 1, **orders) as others,
+        ):
+            endpoint = server.find()
+            assert endpoint is not None
+            hung = time.monotonic()
+            os.kill(endpoint.pid, signal.SIGSTOP)
+            try:
+                lost = [(other.wait(20 * heartbeat).lost_at or math.inf) - hung for other in others]
+            finally:
+                os.kill(endpoint.pid, signal.SIGCONT)
+            figures = sum_up([caller.finish() for caller in lasting])
+    return {**figures, "lost_heartbeats": max(lost) / heartbeat, "lost_ms": 1e3 * max(lost)}

@@ -72,3 +72,57 @@ def mix_load(place: Path, transport: str = "auto", *, seconds: float = 600.0, se
         "supervisor_memory_growth": supervisor["memory_growth"],
         "supervisor_fd_growth": supervisor["fd_growth"],
     }
+
+
+def _come_to_rest(operator: Operator, watches: list[Watch], what: str) -> None:
+    """Looks when both workers are there and no visitor is."""
+    wait_until(lambda: len(operator.list_workers()) == 2, REPLACEMENT, "two workers are alive")
+    for watch in watches:
+        getattr(watch, what)()
+
+
+def _kill_one(operator: Operator) -> None:
+    alive = wait_until(lambda: len(found := operator.list_workers()) == 2 and found, REPLACEMENT, "two are alive")
+    os.kill(alive[0]["pid"], signal.SIGKILL)
+
+
+def _visit_for_draws(server: ServerApart, transport: str, rng: random.Random) -> bool:
+    n, point, seed = rng.randrange(1, 50_000), [rng.random(), rng.random(), 0.0], rng.randrange(2**32)
+    with server.connect(transport=transport) as model:
+        x = model.sample(n, point, seed=seed)
+        value = model.log_likelihood(x, point)
+    local = demos_hpc.local(Steady())
+    return x.tobytes() == local.sample(n, point, seed=seed).tobytes() and value == local.log_likelihood(x, point)
+
+
+def _visit_and_cancel(server: ServerApart, transport: str, rng: random.Random) -> bool:
+    x = np.full((rng.randrange(1000, 50_000), 2), rng.random())
+    with server.connect(transport=transport) as model:
+        futures = [model.submit.log_density(x, [0.5, 0.5, 1e-6]) for _ in range(4)]
+        for future in futures[1:]:
+            future.cancel()
+        errors = [future.exception() for future in futures]
+    return errors[0] is None and all(error is None or isinstance(error, Cancelled) for error in errors)
+
+
+def _visit_to_change_params(server: ServerApart, transport: str, rng: random.Random) -> bool:
+    mu, x = rng.random(), np.full((10, 2), rng.random())
+    with server.connect(transport=transport) as model:
+        revision = model.set_params(mu=mu)
+        future = model.submit.log_density(x)
+        answer = future.result()
+    return future.revision == revision and answer.tobytes() == demos_hpc.local(Steady()).log_density(
+        x, [mu, 0.25, 0.0]
+    ).tobytes()
+
+
+def _visit_with_nonsense(server: ServerApart, transport: str, rng: random.Random) -> bool:
+    """Whether the door says nothing but goodbye."""
+    with server.knock(transport) as sock:
+        sock.settimeout(10.0)
+        with contextlib.suppress(OSError):
+            sock.sendall(rng.randbytes(rng.randrange(1, 1000)))
+            sock.shutdown(1)
+            while sock.recv(1 << 16):
+                pass
+    return True
