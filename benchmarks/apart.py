@@ -6,13 +6,17 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from stage import HERE, PATH, PYTHON, Peer, list_processes_below, start_command
 
+from demos_hpc.calling import call
+from demos_hpc.client import RemoteModel
 from demos_hpc.config import Config
 from demos_hpc.connection import Connection
 from demos_hpc.dialing import dial, find_user
@@ -36,12 +40,12 @@ class Apart:
     def wait_until_ready(self, n_workers: int) -> None:
         """Returns once so many workers are there."""
         end = time.monotonic() + OPENING
-        while len(self.look()["workers"]) < n_workers:
+        while sum(bool(worker["is_alive"]) for worker in self.look()["workers"]) < n_workers:
             if time.monotonic() >= end or self.process.poll() is not None:
                 raise RuntimeError("the server has not started")
             time.sleep(0.05)
 
-    def look(self) -> dict[str, list[dict[str, object]]]:
+    def look(self) -> dict[str, list[dict[str, Any]]]:
         """What the server says of itself; no workers before it is there."""
         endpoints = Registry(self._config.registry_directory).find(None)
         if not endpoints:
@@ -61,6 +65,10 @@ class Apart:
         worker = next(worker for worker in self.look()["workers"] if worker["is_alive"])
         return {"dispatcher": endpoint.pid, "worker": int(worker["pid"])}
 
+    def connect(self) -> RemoteModel:
+        """A client in this process."""
+        return call(None, self._config)
+
     def start_client(self, transport: str) -> contextlib.AbstractContextManager[Peer]:
         """A plain process that calls the server by ``transport``."""
         return start_command(f"demos-hpc by {transport}", [*CLIENT, transport], environment=self.environment)
@@ -77,11 +85,16 @@ def start_server(model: str, n_workers: int = 1, **settings: object) -> Iterator
         environment |= {f"DEMOS_{name}": value for name, value in own.items()}
         make_key_file(Path(folder, "key"), find_user())
         command = [*PYTHON, "-m", "demos_hpc", "serve", model, "--workers", str(n_workers), "--name", "bench"]
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+        log = Path(folder, "log")
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=file)
         try:
             server = Apart(process, environment)
             server.wait_until_ready(n_workers)
             yield server
+        except BaseException:
+            sys.stderr.write(log.read_text(encoding="utf-8", errors="replace"))
+            raise
         finally:
             end(process)
 

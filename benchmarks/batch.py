@@ -1,16 +1,21 @@
 """What does the way cost for larger arrays?
 
 Small batches (160 kB, four in flight) against a bare MPI relay that makes the same hops; one large batch (64 MB)
-against the worker's time inside the model, and against the same NumPy in the caller's own process.
+against the worker's time inside the model, and against the same NumPy in the caller's own process. The same 64 MB
+through the door of a server of its own, against bare sockets that pass on the same bytes as they come.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 from statistics import median
 
+from apart import start_server
 from harness import print_table, report
-from stage import ANALYZE, HERE, PYTHON, SERVE, Program, alternate, compare, start_peer
+from stage import ANALYZE, HERE, PYTHON, SERVE, Peer, Program, alternate, compare, start_command, start_peer
+
+LARGE = 1_000_000
 
 
 def main() -> None:
@@ -27,8 +32,8 @@ def main() -> None:
         seconds = alternate(rounds, lambda: raw.ask("measure", **small), lambda: ours.ask("measure", **small))
     rate = compare(*seconds)
     with start_peer("demos-hpc", Program(2, [*SERVE, "models:Mixture"]), client) as ours:
-        ours.ask("large", n=1_000_000)
-        large = [ours.ask("large", n=1_000_000) for _ in range(large_rounds)]
+        ours.ask("large", n=LARGE)
+        large = [ours.ask("large", n=LARGE) for _ in range(large_rounds)]
     beyond = [(run["served"] - run["model"]) * 1e3 for run in large]
     over_numpy = compare([run["served"] for run in large], [run["local"] for run in large])
     print_table(
@@ -53,7 +58,42 @@ def main() -> None:
         "overhead_ms_64MB": median(beyond),
         "time_vs_numpy": over_numpy[0],
     }
-    report("batch", figures)
+    report("batch", figures | measure_sockets(large_rounds))
+
+
+def measure_sockets(rounds: int) -> dict[str, float]:
+    """64 MB through the door by sockets; the model takes little time, so that the way counts."""
+    ways = ("unix", "tcp")
+    bare = [*PYTHON, str(HERE / "raw_sockets.py"), "models:Normal"]
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(start_server("models:Normal", upgrade="off"))
+        ours = [stack.enter_context(server.start_client(way)) for way in ways]
+        raw = [stack.enter_context(start_command(f"raw {way}", [*bare, way])) for way in ways]
+        runs = [lambda peer=peer: ask_served(peer) for peer in ours]
+        runs += [lambda peer=peer: peer.ask("measure", n=LARGE, times=1) for peer in raw]
+        alternate(1, *runs)
+        seconds = alternate(rounds, *runs)
+    ratios = [compare(seconds[i], seconds[i + 2]) for i in range(2)]
+    print_table(
+        ["64 MB through the door", "ms", "bare sockets (ms)", "ratio", "quartiles"],
+        [
+            (
+                way,
+                f"{median(seconds[i]) * 1e3:.1f}",
+                f"{median(seconds[i + 2]) * 1e3:.1f}",
+                f"{ratios[i][0]:.2f}",
+                f"{ratios[i][1]:.2f} to {ratios[i][2]:.2f}",
+            )
+            for i, way in enumerate(ways)
+        ],
+    )
+    return {f"{way}_64MB_vs_raw_socket": ratio[0] for way, ratio in zip(ways, ratios, strict=True)}
+
+
+def ask_served(peer: Peer) -> float:
+    """Seconds for one large request."""
+    seconds: float = peer.ask("large", n=LARGE)["served"]
+    return seconds
 
 
 if __name__ == "__main__":

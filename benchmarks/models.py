@@ -85,4 +85,20 @@ class Sleeper:
         return np.zeros(len(x))
 
 
+class Witness:
+    """``evaluate`` says when it began, on the clock that all processes of this host share, and takes so long."""
+
+    spec = ModelSpec(
+        name="witness",
+        parameters=(Parameter("seconds", default=0.1),),
+        outputs=(Output("began"),),
+        row_independent=True,
+    )
+
+    def evaluate(self, params: np.ndarray) -> np.ndarray:
+        began = time.monotonic()
+        time.sleep(params.sum())
+        return np.full((len(params), 1), began)
+
+
 BY_NAME = {cls.name: cls for cls in (Normal, Normal2, Mixture)}

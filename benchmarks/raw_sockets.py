@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from stage import answer
 
-from demos_hpc.transport.tcp import tune
+from demos_hpc.transport.tuning import tune
 
 #: Bytes of a large array that are passed on, and rows' worth of them computed, at a time.
 PIECE = 4 << 20

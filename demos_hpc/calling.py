@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .client import RemoteModel
 from .config import Config
 from .dialing import Dialed, dial_any
-from .endpoint import Endpoint, describe_choice
-from .errors import DemosError, LaunchError, ServerLost
+from .endpoint import Endpoint, describe_choice, is_stale
+from .errors import DemosError, InvalidInput, LaunchError, ServerLost
 from .journal import open_log_if_wanted
 from .logs import Logger
 from .messages import Operation
@@ -19,6 +19,7 @@ from .recovery import LastingConnection
 from .registry import Registry
 from .tracing import TracedConnection
 from .transport import Link, Port
+from .upgrade import Ascent
 
 _LOG = Logger("client")
 
@@ -30,6 +31,7 @@ class FoundAgain:
     port: Port
     link: Link
     handle: int
+    ascent: Ascent | None
 
 
 class Caller:
@@ -55,10 +57,10 @@ class Caller:
 
     def dial(self, seconds: float) -> Dialed:
         """A connection to the best server."""
-        dialed = dial_any(
-            self._name, self._registry, self._config, "client", seconds=seconds, transport=self._transport
-        )
-        endpoints = self._registry.find(self._name)
+        # Who named nothing wants the same model again, whatever else has come meanwhile.
+        name = self.wanted[1] if self._name is None and self.wanted is not None else self._name
+        dialed = dial_any(name, self._registry, self._config, "client", seconds=seconds, transport=self._transport)
+        endpoints = self._registry.find(name)
         how = describe_choice(dialed.endpoint, endpoints, time.time())
         self._tell(f"{how} by {dialed.link.transport}")
         self.number = dialed.admission.number
@@ -85,7 +87,7 @@ class Caller:
             raise LaunchError(
                 f"{dialed.link.name} has version {found[2]} of the model, and not {self.wanted} as before"
             )
-        return FoundAgain(dialed.port, dialed.link, int(description["handle"]))
+        return FoundAgain(dialed.port, dialed.link, int(description["handle"]), dialed.ascent)
 
     def _make_question(self, endpoint: Endpoint) -> dict[str, str]:
         if self.wanted is not None:
@@ -114,15 +116,20 @@ def call(
         Where no server of this name is in the registry, or none answers.
     AccessRefused
         Where the server does not let us in.
+    InvalidInput
+        Where there are several models to choose from, and no name.
     """
     open_log_if_wanted(config, "client")
     registry = Registry(config.registry_directory)
+    if name is None:
+        _check_only(registry.find(None))
     caller = Caller(name, config, transport, registry, tell)
     dialed = caller.dial(config.timeout)
     options: dict[str, Any] = {
         "redial": caller.redial if reconnect else None,
         "retries": retries,
         "heartbeat": dialed.admission.heartbeat,
+        "ascent": dialed.ascent,
     }
     connection: LastingConnection
     if _LOG.traces:
@@ -137,3 +144,12 @@ def call(
     spec = description["spec"]
     caller.wanted = spec["name"], spec["uuid"], spec["version"]
     return RemoteModel(connection, description)
+
+
+def _check_only(endpoints: Sequence[Endpoint]) -> None:
+    """`InvalidInput` where the servers that live have several models between them."""
+    now = time.time()
+    models = {(m["name"], m["uuid"]) for e in endpoints if not is_stale(e, now) for m in e.models}
+    if len(models) > 1:
+        names = ", ".join(sorted({repr(name) for name, _ in models}))
+        raise InvalidInput(f"several models are served: name one; there are: {names}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .errors import DemosError, InvalidInput, ModelFailed
 from .messages import Failure, Flag, Kind, Offer, to_json
-from .refusals import send_failure
+from .refusals import send_failure, warn
 from .served import ParamStore, Served
 from .spec import ModelSpec
 from .transport import Link
@@ -61,8 +61,17 @@ class Catalog:
         handle = len(self.models) + 1
         served = self.models[handle] = Served(handle, spec, source, self._max_request_bytes)
         if self.store is not None:
-            served.keep_in(self.store(spec.uuid))
+            self._keep(served, self.store(spec.uuid))
         return served
+
+    def _keep(self, served: Served, store: ParamStore) -> None:
+        """The model's parameters are those in ``store``; what cannot be taken over from there is told of."""
+        try:
+            served.keep_in(store)
+        except InvalidInput as error:
+            warn(str(error))
+        for problem in store.problems:
+            warn(f"stored parameters of model {served.spec.name!r} are left out: {problem}")
 
     def find(self, name: str | None) -> Served | None:
         """The model of this name or UUID, the only one where no name is given; None where it may still come.

@@ -18,9 +18,12 @@ from .identity import check, choose_key, digest_session, make_nonce, prove, read
 from .messages import Array, Failure, Kind, from_json, to_json
 from .munge import MungeFailed, decode, encode
 from .registry import Registry
-from .transport import Link
+from .transport import Link, Port
 from .transport.compression import Compressor, is_available
-from .transport.tcp import StreamLink, StreamPort, tune
+from .transport.joined import join_memory
+from .transport.tcp import StreamLink, StreamPort
+from .transport.tuning import tune
+from .upgrade import Ascent
 from .wire import Frame, Header, Layout, pack
 
 #: Ways through the door, the best first.
@@ -35,10 +38,12 @@ LONGEST = 86400.0
 class Dialed:
     """A connection to a server that has let us in."""
 
-    port: StreamPort
+    port: Port
     link: StreamLink
     admission: Admission
     endpoint: Endpoint
+    #: The way on through shared memory, if there is one.
+    ascent: Ascent | None = None
 
 
 def dial(
@@ -49,7 +54,6 @@ def dial(
     seconds: float,
     transport: str = "auto",
     label: str = "",
-    mpi: str = "",
 ) -> Dialed:
     """Connects to the server at ``endpoint`` within ``seconds``.
 
@@ -66,8 +70,8 @@ def dial(
     """
     deadline = time.monotonic() + min(seconds, LONGEST)
     zstd = config.compression == "auto" and is_available()
-    knock = Knock(role, find_user(), socket.gethostname(), os.getpid(), make_nonce(), mpi, zstd, label)
-    port = StreamPort()
+    knock = Knock(role, find_user(), socket.gethostname(), os.getpid(), make_nonce(), zstd, label)
+    port = StreamPort(config.yield_seconds)
     room, port.place = port.place, _refuse_large
     try:
         dialed = _enter(port, endpoint, config, knock, transport, deadline)
@@ -89,6 +93,10 @@ def dial(
         port.close()
         raise
     port.place = room
+    if transport == "auto" and role != "operator" and endpoint.shares_host(find_boot()):
+        joined, shared = join_memory(port, config)
+        if shared is not None:
+            return replace(dialed, port=joined, ascent=Ascent(shared, dialed.link, config.upgrade_after))
     return dialed
 
 

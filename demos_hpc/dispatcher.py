@@ -134,9 +134,9 @@ class Dispatcher:
         """Serves until ``is_over()``, and says so to everybody; returns the workers that do not come to an end."""
         while not is_over():
             self._turn()
-        # A large result that nobody takes would keep its worker from ending.
+        # A large result that nobody takes would keep its worker from ending; where it came by itself, its link ends.
         end = self._clock() + LAST_CHUNKS
-        while self._batches and self._clock() < end:
+        while any(not self.peers[b.worker].is_guest for b in self._batches.values()) and self._clock() < end:
             self._turn()
         for link in [*self.peers, *self._departed]:
             link.send(pack(Kind.END))
@@ -292,22 +292,21 @@ class Dispatcher:
         self.catalog.answer_all()
         return event
 
-    def _take_result(self, peer: Peer, frame: Frame, now: float) -> Event | None:
+    def _take_result(self, peer: Peer, frame: Frame, now: float) -> None:
         header = frame.header
         batch = self._batches.get(header.id)
         if batch is None or batch.worker is not peer.link:
-            return None  # late, or for the second time
+            return  # late, or for the second time
         del self._batches[header.id]
         status = header.status
         if status == Status.OK and not batch.fits(frame):
             error = InternalError(f"{peer.link.name} answered a chunk with something else than was asked for")
             frame, status = make_result(header.id, Failure.of(error)), error.status
-        statistics = self.catalog.models[batch.calls[0].first.header.model].statistics
-        statistics.nonfinite_rows += header.deadline_ms
-        statistics.model_seconds += header.seed / 1e9
-        self.accounts.note_chunk(peer, header.id, batch, header.seed / 1e9)
-        self._result = batch, frame
-        return ResultArrived(peer.number, header.id, status, header.seed / 1e9)
+        self._result, seconds = (batch, frame), header.seed / 1e9
+        self._do(self.scheduler.handle(ResultArrived(peer.number, header.id, status, seconds), now))
+        # The books are kept while the answer is on its way.
+        self.catalog.models[batch.calls[0].first.header.model].statistics.add_chunk(header.deadline_ms, seconds)
+        self.accounts.note_chunk(peer, header.id, batch, seconds)
 
     # ---- what is to be done ---------------------------------------------------------------------------------
 
@@ -338,8 +337,8 @@ class Dispatcher:
             self._unsent.append((action.worker, action.chunk, batch))
             return
         self._batches[action.chunk] = batch
-        self.accounts.note_begun(action.worker, action.chunk, batch)
         link.send(packed)
+        self.accounts.note_begun(action.worker, action.chunk, batch)
 
     def _send_parts(self, batch: Batch, result: Frame, parts: list[SendPart]) -> None:
         try:

@@ -58,8 +58,6 @@ class House:
     name: str
     heartbeat: float
     model_path: str = ""
-    #: Its MPI library, where links can go on by MPI.
-    mpi: str = ""
     zstd: bool = False
 
 
@@ -173,7 +171,6 @@ class Door:
             answer,
             house.heartbeat,
             zstd=house.zstd and knock.zstd,
-            mpi=house.mpi,
             model_path=house.model_path,
         )
         link.name = f"{knock.role} {number} ({user}, process {knock.pid} on {knock.host})"

@@ -62,8 +62,6 @@ class Endpoint(FromJson):
         Path of its Unix socket ("" = none), good for those whose `find_boot` gives ``boot``.
     tls
         SHA-256 of the certificate, 64 hexadecimal digits; "" without TLS.
-    mpi
-        The MPI library's version line, where links may be upgraded to MPI; else "".
     wire
         Major version of the wire that it speaks.
     user, pid, hostname, job
@@ -89,7 +87,6 @@ class Endpoint(FromJson):
     unix: str
     boot: str
     tls: str
-    mpi: str
     wire: int
     user: str
     pid: int

@@ -19,8 +19,7 @@ LONGEST_TEXT = 256
 class Knock(FromJson):
     """Who a peer says it is: the first frame on a connection.
 
-    ``nonce`` is fresh for each connection; ``mpi`` is the peer's MPI library, empty where it has none;
-    ``zstd`` says that it can inflate. ``label`` is what a supervisor calls a worker that it has started.
+    ``nonce`` is fresh for each connection; ``zstd`` says that it can inflate. ``label`` is what a supervisor calls a worker that it has started.
     """
 
     role: str
@@ -28,14 +27,13 @@ class Knock(FromJson):
     host: str
     pid: int
     nonce: str
-    mpi: str = ""
     zstd: bool = False
     label: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise BadFrame(f"a knock with the unknown role {self.role!r}")
-        for text in (self.user, self.host, self.nonce, self.mpi, self.label):
+        for text in (self.user, self.host, self.nonce, self.label):
             # It will be shown, logged and compared.
             if len(text) > LONGEST_TEXT or not (text.isascii() and text.isprintable()):
                 raise BadFrame(f"a knock with a text that is not short and plain: {ascii(text[:LONGEST_TEXT])}")
@@ -72,7 +70,6 @@ class Admission(FromJson):
     proof: str
     heartbeat: float
     zstd: bool = False
-    mpi: str = ""
     model_path: str = ""
 
 
@@ -85,7 +82,6 @@ class Beat(FromJson):
 
 @dataclass(frozen=True)
 class Ticket(FromJson):
-    """The way to go on by MPI: the port to connect to, and where the pair's shared flags lie."""
+    """The way to go on through shared memory: where it lies."""
 
-    port: str
-    flags: str = ""
+    address: str

@@ -52,7 +52,7 @@ def join(name: str, config: Config, *, model: str = "", label: str = "") -> None
     while True:
         admission = dialed.admission
         _LOG.info("joined", server=admission.name, worker=admission.number, by=dialed.link.transport, label=label)
-        worker = Worker(f"worker {admission.number}", dialed.port, dialed.link, config.heartbeat)
+        worker = Worker(f"worker {admission.number}", dialed.port, dialed.link, config.heartbeat, dialed.ascent)
         try:
             worker.offer(make_model, describe_arithmetic())
             if failure is not None:

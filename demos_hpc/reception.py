@@ -6,9 +6,10 @@ import socket
 import ssl
 import struct
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from .audit import REFUSED, Audit, Entry
 from .certificates import server_context
@@ -16,25 +17,22 @@ from .config import Config
 from .dispatcher import Dispatcher
 from .door import Door, Guest
 from .errors import DemosError, InvalidInput, LaunchError
-from .messages import Operation
+from .messages import Kind, Operation
 from .metrics import Queue
 from .peers import Peer, Person
 from .refusals import warn
+from .scribe import Scribe
+from .served import Served, Stored
 from .transport import Link
 from .transport.compression import Compressor
-from .transport.tcp import StreamLink, StreamPort, tune
+from .transport.shared import SharedPort
+from .transport.tcp import StreamLink, StreamPort
+from .transport.tuning import tune
+from .upgrade import Tickets
 from .wire import Frame
 
 #: Connections that wait to be accepted.
 BACKLOG = 1024
-
-
-class Upgrader(Protocol):
-    """Takes links on to a faster way (`transport.mpi`)."""
-
-    def give_ticket(self, peer: Peer, frame: Frame) -> None: ...
-
-    def accept(self, peer: Peer, frame: Frame) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Addresses:
 class Reception:
     """What stands before a dispatcher: a `dispatcher.Porch`.
 
-    ``owner`` is the server's own user; ``certificate`` is the path of key and certificate, or empty for no TLS;
+    ``shared`` is where busy links may go on; ``owner`` is the server's own user; ``certificate`` is the path of key and certificate, or empty for no TLS;
     ``publish`` is told how the server is, each heartbeat, and ``expose`` all that it counts.
     """
 
@@ -59,6 +57,7 @@ class Reception:
         port: StreamPort,
         config: Config,
         *,
+        shared: SharedPort | None = None,
         owner: str = "",
         certificate: str = "",
         audit: Audit | None = None,
@@ -74,8 +73,10 @@ class Reception:
         self._publish = publish
         self._expose = expose
         self.door: Door | None = None
-        self.upgrader: Upgrader | None = None
+        self._tickets = None if shared is None else Tickets(shared, dispatcher.accounts.note_upgraded)
         self._next_beat = 0.0
+        self._reader = Scribe("parameters", self._read_stored, "what other servers have set is not known")
+        self._found: deque[tuple[Served, Stored | None]] = deque()
         #: When a server that was told to stop does so at the latest.
         self._stop_at = float("inf")
         self._is_told = False
@@ -156,13 +157,13 @@ class Reception:
             self._audit.record(Entry(time.time(), who, what, "", address, 0, 0.0, outcome, why=why))
 
     def upgrade(self, peer: Peer, frame: Frame) -> None:
-        """A peer would like to go on by MPI, or is about to."""
-        if self.upgrader is None:
-            raise InvalidInput("this server has no MPI that links could go on by")
-        if frame.header.n_arrays:
-            self.upgrader.accept(peer, frame)
+        """A peer would like to go on through shared memory, or does so."""
+        if self._tickets is None:
+            raise InvalidInput("links of this server stay on their sockets (DEMOS_UPGRADE)")
+        if frame.header.kind == Kind.NOW:
+            self._tickets.accept(peer, frame)
         else:
-            self.upgrader.give_ticket(peer, frame)
+            self._tickets.give(peer)
 
     # ---- time -----------------------------------------------------------------------------------------------
 
@@ -171,19 +172,31 @@ class Reception:
         if self.door is not None:
             self.door.tick()
         self._port.sweep(now)
+        if self._tickets is not None:
+            self._tickets.tick()
         self._dispatcher.accounts.metrics.turn(now)
         if self._audit is not None:
             self._audit.flush(now)
+        while self._found:
+            served, stored = self._found.popleft()
+            try:
+                served.take_over(stored)
+            except InvalidInput as error:
+                warn(str(error))
         if now >= self._next_beat:
             self._next_beat = now + self._config.heartbeat
-            for served in self._dispatcher.catalog.models.values():
-                try:
-                    served.follow()
-                except DemosError as error:
-                    warn(f"the stored parameters of {served.spec.name!r} are left out: {error}")
+            self._reader.show(list(self._dispatcher.catalog.models.values()))
             self._publish(self.state)
             if self._expose is not None:
                 self._expose(self._describe({}))
+
+    def _read_stored(self, models: list[Served]) -> None:
+        """In a thread of its own, since the file system may be slow: what other servers of the models have set."""
+        self._found.extend((served, served.store.read()) for served in models if served.store is not None)
+
+    def close(self, seconds: float) -> None:
+        """Nothing is read any more; what is being read has so long."""
+        self._reader.close(seconds)
 
     @property
     def state(self) -> str:

@@ -18,7 +18,8 @@ from .messages import Kind
 from .relay import readdress
 from .transport import Link, Port
 from .transport.tcp import StreamLink
-from .wire import Packed, pack
+from .upgrade import Ascent
+from .wire import Frame, Packed, pack
 
 #: Seconds before a lost server is looked for again, the first time and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
@@ -41,6 +42,10 @@ class Found(Protocol):
     def handle(self) -> int:
         """Of the model, there."""
 
+    @property
+    def ascent(self) -> Ascent | None:
+        """The way on through shared memory, if there is one."""
+
 
 class LastingConnection(Connection):
     """A connection that outlives its server, if ``redial`` (which raises a `DemosError` in vain) is given.
@@ -58,8 +63,10 @@ class LastingConnection(Connection):
         redial: Callable[[float], Found] | None = None,
         retries: int = 0,
         heartbeat: float = math.inf,
+        ascent: Ascent | None = None,
     ) -> None:
         super().__init__(port, link, config)
+        self._ascent = ascent
         self._redial = redial
         self._retries = retries
         self._heartbeat = heartbeat
@@ -86,8 +93,11 @@ class LastingConnection(Connection):
     # ---- out ------------------------------------------------------------------------------------------------
 
     def _transmit(self, packed: Packed) -> None:
-        if self._cut is None:
-            self._link.send(packed if self._handle is None else readdress(packed, model=self._handle))
+        if self._cut is not None:
+            return
+        self._link.send(packed if self._handle is None else readdress(packed, model=self._handle))
+        if self._ascent is not None:
+            self._ascent.count()
 
     def _enter(self, future: Future, packed: Packed, cut: Callable[[], Stream] | None) -> None:
         if self._redial is not None or self._retries:
@@ -170,6 +180,12 @@ class LastingConnection(Connection):
             self._heard, self._is_asked = now, False
         self._unsent_bytes = link.unsent_bytes
 
+    def _take_other(self, frame: Frame) -> None:
+        if self._ascent is not None and frame.header.kind in (Kind.TICKET, Kind.SWITCH):
+            self._ascent.take(frame)
+        else:
+            super()._take_other(frame)
+
     def _settle(self, future: Future, error: DemosError | None) -> None:
         wait = self._find_wait(future, error)
         if error is None:
@@ -219,8 +235,7 @@ class LastingConnection(Connection):
             self._is_moving = False
             self._streams.clear()
             self._next_try = time.monotonic() + self._pause_seconds
-            for future in list(self._unwanted):
-                self._settle(future, Cancelled("cancelled"))
+            self._settle_all(list(self._unwanted), Cancelled("cancelled"))
 
     def _reconnect(self, lost: ServerLost) -> None:
         assert self._redial is not None
@@ -237,6 +252,7 @@ class LastingConnection(Connection):
             return
         self._port.close()
         self._cut, self._port, self._link, self._handle = None, found.port, found.link, found.handle
+        self._ascent = found.ascent
         self._port.place = self._place
         self._heard, self._is_asked, self._unsent_bytes = time.monotonic(), False, 0
         self._later.clear()
@@ -246,5 +262,10 @@ class LastingConnection(Connection):
     def _give_up_the_late(self, now: float) -> None:
         """What cannot be answered in time any more has lost its server for good."""
         assert self._cut is not None
-        for future in [future for future in self._futures.values() if future.deadline <= now]:
-            self._settle(future, ServerLost(f"{self._cut}; it could not be found again in time"))
+        late = [future for future in self._futures.values() if future.deadline <= now]
+        self._settle_all(late, ServerLost(f"{self._cut}; it could not be found again in time"))
+
+    def _settle_all(self, futures: list[Future], error: DemosError) -> None:
+        for future in futures:
+            if not future.is_done:  # as what is called back may cancel others
+                self._settle(future, error)

@@ -49,6 +49,11 @@ class Statistics:
     nonfinite_rows: int = 0
     model_seconds: float = 0.0
 
+    def add_chunk(self, nonfinite_rows: int, seconds: float) -> None:
+        """A chunk that took its model ``seconds`` has been answered."""
+        self.nonfinite_rows += nonfinite_rows
+        self.model_seconds += seconds
+
 
 class Served:
     """One model; ``defaults`` are the server-side parameters (p,), nan where there is none."""

@@ -35,6 +35,7 @@ from .registry import Registry
 from .revisions import Revisions
 from .scribe import Scribe
 from .transport.compression import is_available
+from .transport.joined import join_memory
 from .transport.tcp import StreamPort
 from .wire import WIRE_MAJOR
 
@@ -69,7 +70,8 @@ class Server:
         audit = Audit(config.audit_file, warn) if config.audit_file else None
         keys, by_munge = self._find_ways_in(user)
         self._certificate = self._find_certificate()
-        self._port = StreamPort()
+        stream = StreamPort(config.yield_seconds)
+        self._port, shared = join_memory(stream, config)
         budgets = Budgets(access.find_limits)
         accounts = Accounts(name=name, rights=rights, budgets=budgets if access.limits else None, audit=audit)
         self._dispatcher = Dispatcher(self._port, config, 1, accounts=accounts)
@@ -79,8 +81,9 @@ class Server:
         self._scribe: Scribe[dict[str, Any]] | None = None
         self._reception = Reception(
             self._dispatcher,
-            self._port,
+            stream,
             config,
+            shared=shared,
             owner=user,
             certificate=self._certificate[0],
             audit=audit,
@@ -116,7 +119,6 @@ class Server:
             unix=addresses.unix,
             boot=find_boot(),
             tls=self._certificate[1],
-            mpi="",
             wire=WIRE_MAJOR,
             user=user,
             pid=os.getpid(),
@@ -144,6 +146,7 @@ class Server:
             self._port.flush(LAST_WORDS)
         finally:
             self._presence.close(self.id, LAST_WORDS)
+            self._reception.close(LAST_WORDS)
             self._withdraw_exposition()
             self._port.close()
             if self._audit is not None:

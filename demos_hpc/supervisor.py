@@ -1,7 +1,8 @@
 """Keeps a server running: its dispatcher and its workers are processes that are started again when they die.
 
 Whoever dies is noticed at once (`os.pidfd_open`). A worker that has answered something is replaced at once, one that
-has not after a pause that doubles. A model that cannot even start, three times in a row, ends the server.
+has not after a pause that doubles. A model that cannot even start, three times in a row while no worker is left, ends
+the server.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from .config import Config
 from .connection import Connection
 from .dialing import Dialed, dial
-from .errors import DeadlineExceeded, DemosError, LaunchError, ServerLost
+from .errors import DeadlineExceeded, DemosError, LaunchError, RegistryError, ServerLost
 from .messages import Operation
 from .refusals import warn
 from .registry import Registry
@@ -34,6 +35,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 MOST_FAILURES = 3
 #: Seconds for a dispatcher to open its door.
 OPENING = 60.0
+#: Seconds for a dispatcher to answer, and where the server is about to end.
+PATIENCE, HURRY = 60.0, 10.0
 #: Seconds between two looks at a server that runs.
 LOOK = 1.0
 #: Seconds for children to end by themselves, beyond what requests under way are given.
@@ -46,6 +49,8 @@ class Child:
     def __init__(self, name: str) -> None:
         self.name = name
         self.process: subprocess.Popen[bytes] | None = None
+        #: The exit status of the last one.
+        self.status: int | None = None
         self.label = ""
         self.generation = 0
         self.pause = FIRST_PAUSE
@@ -61,6 +66,7 @@ class Child:
         """Whether it runs no more, though it was started."""
         if self.process is None or self.process.poll() is None:
             return False
+        self.status = self.process.returncode
         self._forget()
         return True
 
@@ -98,6 +104,8 @@ class Supervisor:
         self._registry = Registry(config.registry_directory)
         self._environment = {**os.environ, **limit_threads(os.environ, threads)}
         self._dispatcher = Child("dispatcher")
+        #: The server's id, another one with each dispatcher.
+        self._id = ""
         self._workers = [Child(f"worker {slot}") for slot in range(n_workers)]
         self._dialed: Dialed | None = None
         self._operator: Connection | None = None
@@ -135,21 +143,21 @@ class Supervisor:
     # ---- the dispatcher -------------------------------------------------------------------------------------
 
     def _start_dispatcher(self) -> None:
-        id_ = uuid.uuid4().hex
-        self._run(self._dispatcher, "dispatch", self._model, "--name", self._name, "--id", id_)
+        self._id = uuid.uuid4().hex
+        self._run(self._dispatcher, "dispatch", self._model, "--name", self._name, "--id", self._id)
         end = time.monotonic() + OPENING
         while not self._is_told:
             if self._dispatcher.has_ended():
                 raise LaunchError(f"the dispatcher of server {self._name!r} ended before its door was open")
-            if self._dial(id_):
+            if self._dial():
                 return
             if time.monotonic() >= end:
                 raise LaunchError(f"the dispatcher of server {self._name!r} has not opened its door in {OPENING:g} s")
             time.sleep(0.02)
 
-    def _dial(self, id_: str) -> bool:
+    def _dial(self) -> bool:
         for endpoint in self._registry.find(self._name):
-            if endpoint.id == id_:
+            if endpoint.id == self._id:
                 with contextlib.suppress(ServerLost, DeadlineExceeded):
                     self._dialed = dial(endpoint, self._config, "operator", seconds=OPENING, label="supervisor")
                     self._operator = Connection(self._dialed.port, self._dialed.link, self._config)
@@ -161,8 +169,14 @@ class Supervisor:
         if self._operator is None:
             return None
         try:
-            answer: dict[str, Any] = self._operator.ask(operation, question or {}).result(timeout=OPENING)
-        except (DemosError, TimeoutError):
+            seconds = HURRY if self._is_told else PATIENCE
+            answer: dict[str, Any] = self._operator.ask(operation, question or {}).result(timeout=seconds)
+        except DemosError:  # it has ended, or is about to
+            self._hang_up()
+            return None
+        except TimeoutError:
+            warn(f"the dispatcher of server {self._name!r} has not answered for {seconds:g} s and is ended")
+            self._dispatcher.kill()
             self._hang_up()
             return None
         return answer
@@ -179,13 +193,10 @@ class Supervisor:
         now = time.monotonic()
         if self._dispatcher.has_ended():
             self._hang_up()
-            if self._is_told:
-                return
-            description = f"server {self._name!r} has lost its dispatcher"
-            warn(f"{description}; it is started again")
-            time.sleep(self._dispatcher.pause)
-            self._dispatcher.pause = min(2 * self._dispatcher.pause, LONGEST_PAUSE)
-            self._start_dispatcher()
+            if self._dispatcher.status == 0:  # somebody has told it to
+                self._is_told = True
+            else:
+                self._replace_dispatcher()
             return
         for worker in self._workers:
             if worker.has_ended():
@@ -197,6 +208,17 @@ class Supervisor:
         if now >= self._next_look:
             self._look(now)
         self._wait()
+
+    def _replace_dispatcher(self) -> None:
+        """Starts another under the same name, which workers and clients are going to look for."""
+        warn(f"server {self._name!r} has lost its dispatcher; it is started again")
+        with contextlib.suppress(RegistryError):  # whoever finds the entry will be refused a connection
+            self._registry.withdraw(self._id)
+        end = time.monotonic() + self._dispatcher.pause
+        while not self._is_told and time.monotonic() < end:
+            time.sleep(0.02)
+        self._dispatcher.pause = min(2 * self._dispatcher.pause, LONGEST_PAUSE)
+        self._start_dispatcher()
 
     def _look(self, now: float) -> None:
         """Ends the workers that the dispatcher has given up, and notices that it was stopped by others."""
@@ -220,7 +242,8 @@ class Supervisor:
         if chunks:
             worker.pause = FIRST_PAUSE
         self._failures = 0 if chunks is not None else self._failures + 1
-        if self._failures >= MOST_FAILURES:
+        is_alone = not any(other["is_alive"] for other in description["workers"])
+        if self._failures >= MOST_FAILURES and is_alone:
             raise LaunchError(
                 f"workers of server {self._name!r} could not start, {self._failures} times in a row: what they said"
                 f" stands above. Does `demos-hpc check {self._model}` work?"
@@ -244,8 +267,12 @@ class Supervisor:
 
     def _end(self) -> None:
         """Lets everybody finish what they do, and ends those who do not."""
+        self._is_told = True
         self._ask(Operation.STOP)
         deadline = time.monotonic() + (self._config.stop_seconds if self._operator else 0.0) + LEAVING
+        if self._operator is None:  # nobody else tells them
+            for child in (self._dispatcher, *self._workers):
+                child.kill(signal.SIGTERM)
         self._dispatcher.end(deadline)
         self._hang_up()
         for worker in self._workers:

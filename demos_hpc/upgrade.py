@@ -1,133 +1,97 @@
-"""Links through the door that turn out busy go on by MPI, if both sides share one that can; their sockets stay.
+"""Links through the door that turn out busy go on through shared memory, where both sides are on one host.
 
-A peer asks (TICKET); when its turn comes it is given a port (TICKET) and says that it is there (NOW); only then does
-the dispatcher say that it accepts (NOW) and does so, for a second at most, and the peer connects. So nobody connects
-to a port where nobody waits, nor two at once: MPICH survives neither. What was sent before the last frame on the
-socket (SWITCH) is taken in before what comes by MPI.
+A peer asks (TICKET) and is told where memory for the two of them lies (TICKET). It takes that and says so (NOW): its
+last frame on the socket. The dispatcher confirms (SWITCH): its last one. So each side has taken in all that came by
+socket before it looks into the memory. The socket stays, to tell when the other side dies, and to wake it.
+
+Why not MPI, which the door was meant for: see "No MPI through the door" in the README's decisions.
 """
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
-from .errors import DemosError, ServerLost, Status
+from .errors import DemosError, Status
 from .greetings import Ticket
 from .messages import Kind, from_json, to_json
 from .peers import Peer
-from .transport import Arrival, Link
-from .transport.tcp import StreamLink, StreamPort
+from .transport.shared import SharedLink, SharedPort
+from .transport.tcp import StreamLink
 from .wire import Frame, pack
-
-#: Seconds that a peer has to say that it is there, and then to connect.
-PATIENCE = 1.0
-
-
-class Connector(Protocol):
-    """What of `transport.mpi.MpiPort` makes new links; all of it may fail with a `DemosError`."""
-
-    def open(self) -> str: ...
-
-    def accept(self, port: str, seconds: float, front: Link, name: str) -> Link: ...
-
-    def connect(self, port: str, seconds: float, front: Link, name: str) -> Link: ...
 
 
 class Tickets:
-    """The dispatcher's side: a `reception.Upgrader`."""
+    """The dispatcher's side; ``upgraded`` is told of each link that goes on through memory."""
 
-    def __init__(self, connector: Connector, upgraded: Callable[[Peer], None]) -> None:
-        self._connector = connector
+    def __init__(self, port: SharedPort, upgraded: Callable[[Peer], None]) -> None:
+        self._port = port
         self._upgraded = upgraded
-        self._waiting: deque[Peer] = deque()
-        #: Whose turn it is, the port that it was given, and until when.
-        self._current: Peer | None = None
-        self._port = ""
-        self._until = 0.0
+        #: Who was told of which memory and has not taken it yet.
+        self._offers: dict[Peer, str] = {}
 
-    def __repr__(self) -> str:
-        return f"<Tickets: {len(self._waiting)} waiting, now {self._current}>"
-
-    def ask(self, peer: Peer) -> None:
-        """A peer would like to go on by MPI."""
-        self._waiting.append(peer)
-        self._call_next()
-
-    def accept(self, peer: Peer) -> None:
-        """A peer is there, and connects once it is told."""
+    def give(self, peer: Peer) -> None:
+        """A peer would like to go on through shared memory."""
         link = peer.link
         assert isinstance(link, StreamLink)
-        if peer is not self._current:
-            link.send_here(pack(Kind.SWITCH, status=Status.BUSY))
+        if link.faster is not None or peer in self._offers:
             return
-        self._current = None
-        link.send_here(pack(Kind.NOW))
         try:
-            faster = self._connector.accept(self._port, PATIENCE, link, link.name)
+            address = self._offers[peer] = self._port.open()
         except DemosError:
-            link.send_here(pack(Kind.SWITCH, status=Status.INTERNAL))
-        else:
-            link.send_here(pack(Kind.SWITCH))
-            link.faster = faster
-            self._upgraded(peer)
-        self._call_next()
+            link.send_here(pack(Kind.SWITCH, status=Status.NOT_OFFERED))
+            return
+        link.send_here(pack(Kind.TICKET, [to_json(Ticket(address).to_dict())]))
 
-    def tick(self, now: float) -> None:
-        """Passes over a peer that does not say that it is there."""
-        if self._current is not None and (now >= self._until or _is_gone(self._current)):
-            self._current = None
-        self._call_next()
+    def accept(self, peer: Peer, frame: Frame) -> None:
+        """A peer has taken the memory, or could not."""
+        link = peer.link
+        address = self._offers.pop(peer, None)
+        if address is None or not isinstance(link, StreamLink):
+            return
+        if frame.header.status:
+            self._port.withdraw(address)
+            return
+        try:
+            faster = self._port.accept(address, 0.0, link, link.name)
+        except DemosError:  # it says so, and has not
+            return
+        link.send_here(pack(Kind.SWITCH))
+        link.faster = faster
+        self._upgraded(peer)
 
-    def _call_next(self) -> None:
-        while self._current is None and self._waiting:
-            peer = self._waiting.popleft()
-            if _is_gone(peer):
-                continue
-            try:
-                self._port = self._connector.open()
-            except DemosError:
-                continue
-            self._current, self._until = peer, time.monotonic() + PATIENCE
-            peer.link.send(pack(Kind.TICKET, [to_json(Ticket(self._port).to_dict())]))
-
-
-def _is_gone(peer: Peer) -> bool:
-    return isinstance(peer.link, StreamLink) and (peer.link.is_closed or peer.link.parting is not None)
+    def tick(self) -> None:
+        """Takes back what was offered to those who have gone."""
+        for peer in [peer for peer in self._offers if isinstance(peer.link, StreamLink) and peer.link.is_gone]:
+            self._port.withdraw(self._offers.pop(peer))
 
 
-def go_faster(stream: StreamPort, link: StreamLink, connector: Connector, frame: Frame, take: Callable[[Arrival], None]) -> bool:
-    """The peer's side: a ticket has come. What else arrives meanwhile is given to ``take``; whether it worked."""
-    ticket = Ticket.from_dict(from_json(frame.arrays[0]))
-    link.send_here(pack(Kind.NOW))
-    if not _await(stream, Kind.NOW, take):
-        return False
-    try:
-        faster = connector.connect(ticket.port, PATIENCE, link, link.name)
-    except DemosError:
-        faster = None
-    if not _await(stream, Kind.SWITCH, take) or faster is None:
-        return False
-    link.faster = faster
-    return True
+class Ascent:
+    """The peer's side: asks after ``after`` frames."""
 
+    def __init__(self, port: SharedPort, link: StreamLink, after: int) -> None:
+        self._port = port
+        self._link = link
+        self._left = after
+        self._faster: SharedLink | None = None
 
-def _await(stream: StreamPort, kind: Kind, take: Callable[[Arrival], None]) -> bool:
-    """Until a frame of this kind comes; False where it says no, or does not come."""
-    deadline = time.monotonic() + 3 * PATIENCE
-    while (left := deadline - time.monotonic()) > 0:
-        arrivals = stream.receive()
-        found = None
-        for _, arrived in arrivals:
-            if isinstance(arrived, Frame) and arrived.header.kind in (kind, Kind.SWITCH):
-                found = arrived.header.kind == kind and not arrived.header.status
-            else:
-                take((_, arrived))
-                if isinstance(arrived, ServerLost):
-                    return False
-        if found is not None:
-            return found
-        if not arrivals:
-            stream.wait(left)
-    return False
+    def count(self) -> None:
+        """A frame was sent."""
+        self._left -= 1
+        if self._left == 0:
+            self._link.send_here(pack(Kind.TICKET))
+
+    def take(self, frame: Frame) -> None:
+        """The dispatcher's TICKET or SWITCH."""
+        if frame.header.kind == Kind.SWITCH:
+            if self._faster is not None and not frame.header.status:
+                self._port.begin(self._faster)
+            return
+        ticket = Ticket.from_dict(from_json(frame.arrays[0]))
+        try:
+            self._faster = self._port.connect(ticket.address, 0.0, self._link, self._link.name)
+        except DemosError:  # another container, or another user's process: the socket will do
+            self._link.send_here(pack(Kind.NOW, status=Status.NOT_OFFERED))
+            return
+        self._port.hold(self._faster)
+        self._link.send_here(pack(Kind.NOW))
+        self._link.faster = self._faster

@@ -18,6 +18,7 @@ from .messages import GRADIENTS, Array, Failure, Flag, FloatArray, Kind, Offer, 
 from .model import LoadedModel, format_traceback
 from .relay import find_nonfinite
 from .transport import LONGEST_WAIT, Link, Port
+from .upgrade import Ascent
 from .wire import Frame, Header, Packed, pack, read_header
 
 #: Longest time given to an answer to leave before the next chunk is begun, seconds.
@@ -28,13 +29,16 @@ _LOG = Logger("worker")
 class Worker:
     """Computes what comes over ``link``, one chunk after the other."""
 
-    def __init__(self, name: str, port: Port, link: Link, beat_seconds: float = math.inf) -> None:
+    def __init__(
+        self, name: str, port: Port, link: Link, beat_seconds: float = math.inf, ascent: Ascent | None = None
+    ) -> None:
         self.name = name
         self._port = port
         self._link = link
         self._model: LoadedModel | None = None
         self._chunks: deque[Frame] = deque()
         self._is_over = False
+        self._ascent = ascent
         self._beat_seconds = beat_seconds
         self._next_beat = 0.0 if beat_seconds < math.inf else math.inf
         self._traces = _LOG.traces
@@ -72,6 +76,8 @@ class Worker:
         self._port.flush(LONGEST_FLUSH)
         result = self._compute(chunk)
         self._link.send(result)
+        if self._ascent is not None:
+            self._ascent.count()
         if self._traces:
             _tell(chunk.header, read_header(result.head))
         return True
@@ -86,6 +92,8 @@ class Worker:
                 self._link.send(_pack_result(chunk.header, status=Status.CANCELLED))
         elif kind == Kind.END:
             self._is_over = True
+        elif kind in (Kind.TICKET, Kind.SWITCH) and self._ascent is not None:
+            self._ascent.take(frame)
         elif kind == Kind.REPLY and frame.header.status:  # what was offered is not wanted
             raise Failure.from_dict(from_json(frame.arrays[0])).to_exception()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from inside import Hall
 from launching import Launched, start
 
 from demos_hpc.mpiexec import Program
@@ -20,6 +22,16 @@ DEADLINE = 60.0
 def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds the servers of whoever runs the tests, or uses their key."""
     monkeypatch.setenv("DEMOS_REGISTRY", str(tmp_path / "registry"))
+
+
+@pytest.fixture
+def hall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
+    """Servers in threads of this process, ``hall.open(MODEL, workers=1)``; all have to end."""
+    memory = Path("/dev/shm")  # a file system that has no disk to wait for
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as registry:
+        hall = Hall(tmp_path, Path(registry), monkeypatch)
+        yield hall
+        hall.close()
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "4 transport": (
         "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi",
-        "transport.inflow", "transport.compression", "transport.tcp", "peers", "refusals", "stalls", "calls", "catalog",
-        "chronicle", "accounts", "recall", "intake", "door", "scribe", "presence",
+        "transport.inflow", "transport.compression", "transport.patience", "transport.tuning", "transport.tcp", "transport.pair", "transport.shared", "transport.joined", "peers", "refusals", "stalls", "calls", "catalog",
+        "chronicle", "accounts", "recall", "intake", "door", "upgrade", "scribe", "presence",
     ),
     "5 worker and client": ("dialing", "worker", "connection", "operating", "survey", "recovery", "tracing", "submit", "likelihood", "samplers", "client", "launch"),
     "6 dispatcher": ("dispatcher", "reception", "joining"),

@@ -31,7 +31,6 @@ ENDPOINT = Endpoint(
     unix="/run/user/1000/demos.sock",
     boot="4fa1 net:[1]",
     tls="ab" * 32,
-    mpi="MPICH Version: 5.0.2",
     wire=1,
     user="ada",
     pid=99,

@@ -1,4 +1,4 @@
-"""Sockets and something faster in one port: what is looked at when, and what becomes of peers that are killed."""
+"""Sockets and shared memory in one port: what is looked at when, and what becomes of peers that are killed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from demos_hpc.messages import Kind
 from demos_hpc.testing import FakeClock
 from demos_hpc.transport import Arrival, joined, pair
 from demos_hpc.transport.doorbell import Sleeper
-from demos_hpc.transport.joined import ACTIVE, BUSY_PAUSE, NAP, JoinedPort
+from demos_hpc.transport.joined import ACTIVE, BUSY_PAUSE, JoinedPort
 from demos_hpc.transport.shared import SharedPort
 from demos_hpc.transport.tcp import StreamLink, StreamPort
 from demos_hpc.wire import Frame, pack
@@ -65,15 +65,14 @@ class FakeStream:
             os.close(number)
 
 
-class FakeFast:
-    """A port of fast links."""
+class FakeShared:
+    """A port of links through memory."""
 
     def __init__(self, log: list[str]) -> None:
         self.log = log
         self.place: Any = None
         self.has_links = True
         self.is_stuck = False
-        self.longest_sleep = 1.0
         self.ready: list[Any] = []
         self.left: list[Any] = []
 
@@ -92,10 +91,10 @@ class FakeFast:
         arrived += self.left
 
     def flush(self, seconds: float) -> None:
-        self.log.append(f"flush fast {seconds:g}")
+        self.log.append(f"flush memory {seconds:g}")
 
     def close(self) -> None:
-        self.log.append("close fast")
+        self.log.append("close memory")
 
 
 class FakeSleeper(Sleeper):
@@ -111,10 +110,6 @@ class FakeSleeper(Sleeper):
         look()
         return self.is_rung
 
-    def spin(self, look: Any, until: float) -> bool:
-        self.log.append(f"spin {until - self.clock.now:g}")
-        return False
-
 
 class Joined:
     """A joined port of fakes."""
@@ -122,9 +117,9 @@ class Joined:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.log: list[str] = []
-        self.stream, self.fast = FakeStream(self.log), FakeFast(self.log)
+        self.stream, self.shared = FakeStream(self.log), FakeShared(self.log)
         self.sleeper = FakeSleeper(self.log, clock)
-        self.port = JoinedPort(self.stream, [self.fast], self.sleeper)  # type: ignore[arg-type]
+        self.port = JoinedPort(self.stream, self.shared, self.sleeper)  # type: ignore[arg-type]
 
     def receive(self) -> list[Any]:
         return self.port.receive()
@@ -147,8 +142,8 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Iterator[Joined]:
 # ---- what is looked at when ---------------------------------------------------------------------------------
 
 
-def test_without_fast_links_there_are_only_sockets(both: Joined) -> None:
-    both.fast.has_links = False
+def test_without_links_through_memory_there_are_only_sockets(both: Joined) -> None:
+    both.shared.has_links = False
     both.stream.ready = ["frame"]
     assert both.receive() == ["frame"]
     both.port.wait(0.5)
@@ -161,11 +156,11 @@ def test_a_busy_turn_asks_nothing_of_the_kernel(both: Joined) -> None:
     both.read_log()
     for _ in range(1000):
         both.clock.advance(20e-6)
-        both.fast.ready = [("link", "frame")]
+        both.shared.ready = [("link", "frame")]
         assert both.receive() == [("link", "frame")]
         both.port.wait(1.0)
         both.clock.advance(5e-6)
-        both.fast.ready = [("link", "frame")]
+        both.shared.ready = [("link", "frame")]
         looks += both.read_log().count("look at sockets")
     assert 10 <= looks <= 0.025 / BUSY_PAUSE + 1
 
@@ -219,20 +214,16 @@ def test_while_waiting_sockets_are_looked_at_now_and_then(both: Joined) -> None:
     assert "receive from sockets" in both.read_log()
 
 
-def test_how_long_and_how_a_process_sleeps_is_said_by_the_fast_ports(both: Joined) -> None:
-    both.fast.is_stuck = True
-    both.fast.longest_sleep = 0.25
+def test_a_process_that_could_not_send_says_so_when_it_sleeps(both: Joined) -> None:
     both.port.wait(1.0)
+    both.shared.is_stuck = True
     both.port.wait(0.125)
-    both.fast.longest_sleep = 0.0
-    both.port.wait(1.0)
-    waits = [line for line in both.read_log() if "sockets" not in line]
-    assert waits == ["wait 0.25 stuck", "wait 0.125 stuck", f"spin {NAP:g}"]
+    assert [line for line in both.read_log() if "sockets" not in line] == ["wait 1", "wait 0.125 stuck"]
 
 
-def test_what_was_sent_the_fast_way_comes_before_the_news_of_its_sender(both: Joined) -> None:
+def test_what_was_put_into_memory_comes_before_the_news_of_its_sender(both: Joined) -> None:
     lost = ServerLost("gone")
-    both.fast.left = [("one", "last words")]
+    both.shared.left = [("one", "last words")]
     both.stream.ready = [("two", "frame"), ("one", lost)]
     assert both.receive() == [("two", "frame"), ("one", "last words"), ("one", lost)]
     assert both.read_log()[-1] == "finish one"
@@ -240,15 +231,15 @@ def test_what_was_sent_the_fast_way_comes_before_the_news_of_its_sender(both: Jo
 
 def test_all_ports_place_flush_and_close_alike(both: Joined) -> None:
     both.port.place = place = lambda link, header, layout: []
-    assert both.stream.place is both.fast.place is both.port.place is place
+    assert both.stream.place is both.shared.place is both.port.place is place
     both.port.flush(2.0)
-    assert both.read_log() == ["flush fast 2", "flush sockets 2"]
+    assert both.read_log() == ["flush memory 2", "flush sockets 2"]
 
 
 def test_close_ends_everything() -> None:
     both = Joined(FakeClock(0.0))
     both.port.close()
-    assert both.read_log() == ["close fast", "close sockets"]
+    assert both.read_log() == ["close memory", "close sockets"]
 
 
 # ---- processes that are killed ------------------------------------------------------------------------------
@@ -264,7 +255,7 @@ from demos_hpc.wire import pack
 
 stream, sleeper = StreamPort(), Sleeper(200e-6)
 shared = SharedPort(sleeper)
-port = JoinedPort(stream, [shared], sleeper)
+port = JoinedPort(stream, shared, sleeper)
 front = stream.add(socket.socket(fileno=int(sys.argv[1])), "server")
 front.faster = shared.connect(sys.argv[2], 1.0, front, "server")
 flood = sys.argv[3] == "flood"
@@ -318,7 +309,7 @@ class Hub:
     def __init__(self) -> None:
         self.stream, self.sleeper = StreamPort(), Sleeper(200e-6)
         self.shared = SharedPort(self.sleeper)
-        self.port = JoinedPort(self.stream, [self.shared], self.sleeper)
+        self.port = JoinedPort(self.stream, self.shared, self.sleeper)
         self.children: dict[StreamLink, Child] = {}
 
     def serve_until(self, is_over: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""Memory that two processes share: bytes go through whole and in order, and a peer cannot do worse than end the link."""
+"""Memory that two processes share: bytes come whole and in order, and a peer cannot do worse than end the link."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_machines_that_reorder_stores_do_without(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(Unreachable, match="x86-64; this is aarch64"):
         Pair.make()
     with pytest.raises(Unreachable, match="x86-64"):
-        Pair.join("[1, 2, \"00\"]")
+        Pair.join('[1, 2, "00"]')
 
 
 # ---- a peer that writes nonsense ----------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class FakeFront:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.faster: Any = None
         self.rings = 0
         self.has_parted = False
 
@@ -268,6 +269,14 @@ def test_a_bad_frame_ends_its_link_and_no_other(connect: Any, head: bytearray, e
     good.port.close()
 
 
+def test_what_is_wrong_can_be_said_over_the_socket(connect: Any) -> None:
+    server, client = connect()
+    server.front.faster = server.link
+    client.link.send(Packed(bytearray(64), ()))
+    server.receive()
+    assert server.front.faster is None
+
+
 def test_garbage_of_every_kind_does_no_harm(connect: Any) -> None:
     """Whatever a peer writes: frames, an error, or nothing, and never more memory than it has announced."""
     for seed in range(300):
@@ -429,6 +438,31 @@ def test_an_offer_can_be_withdrawn(clock: FakeClock) -> None:
     end.port.close()
     with pytest.raises(Unreachable, match=f"{pid}/fd/{number}"):
         End("late").port.connect(address, 1.0, end.front, "server")
+
+
+def test_a_link_that_is_held_is_not_looked_at_before_it_begins(connect: Any, clock: FakeClock) -> None:
+    """Its peer still sends over the socket, and what it sent there comes first."""
+    server, client = connect()
+    client.port.hold(client.link)
+    server.link.send(pack(Kind.REPLY, id=1))
+    for _ in range(4):
+        clock.advance(QUIET)
+        client.receive()
+    assert client.frames == []
+    client.link.send(pack(Kind.REQUEST, id=2))
+    server.receive()
+    assert_is(server.frames[0], 2, [])
+    client.port.begin(client.link)
+    client.receive()
+    assert_is(client.frames[0], 1, [])
+
+
+def test_a_link_that_has_ended_does_not_begin(connect: Any) -> None:
+    _, client = connect()
+    client.port.hold(client.link)
+    client.link.close()
+    client.port.begin(client.link)
+    assert client.port.receive() == []
 
 
 def test_what_a_peer_has_sent_before_it_went_is_taken_in(connect: Any, clock: FakeClock) -> None:

@@ -271,9 +271,9 @@ def stats(
 
 
 def drain(name: Name, wait: Wait = False) -> None:
-    """Let a server finish what it has, and take nothing new; clients go to another server of the model.
+    """Let a server finish what it has begun, and take nothing new; clients go to another server of the model.
 
-    It stays until it is stopped.
+    Requests that it has not begun are handed back. It stays until it is stopped.
     """
     registry, config = open_registry()
     with reach(name, registry, config) as operator:
@@ -291,7 +291,10 @@ def stop(
     now: Annotated[bool, typer.Option("--now", help="Without finishing what runs.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
 ) -> None:
-    """End a server: it takes nothing new, finishes what runs (DEMOS_STOP_SECONDS at most), and ends."""
+    """End a server: it takes nothing new, finishes what runs, and ends.
+
+    What runs has DEMOS_STOP_SECONDS of the server, 30 unless said otherwise. Its supervisor and its workers end as well.
+    """
     registry, config = open_registry()
     with reach(name, registry, config) as operator:
         server, n_requests = operator.endpoint.name, operator.stop(now=now)["requests"]

@@ -6,7 +6,7 @@ the arrays of a large one are received straight into their final place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -57,8 +57,16 @@ class Inflow:
         if not self._runs:
             yield self._finish()
 
-    def feed(self, data: bytearray) -> Iterator[Frame]:
+    def feed(self, data: bytearray) -> Iterable[Frame]:
         """The frames that ``data``, which follows what came before, completes; it is kept by them."""
+        if not self._rest and not self._runs and len(data) >= HEADER_BYTES:
+            header = read_header(data)
+            size = HEADER_BYTES + header.payload
+            if size <= INLINE_BYTES and size + -size % ALIGNMENT == len(data):
+                return (Frame(header, data),)  # most often it is one small frame
+        return self._cut(data)
+
+    def _cut(self, data: bytearray) -> Iterator[Frame]:
         if self._rest:
             data = self._rest + data
             self._rest = bytearray()

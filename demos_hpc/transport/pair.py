@@ -176,7 +176,7 @@ class Pair:
         return data
 
     def read_into(self, target: memoryview) -> int:
-        """Fills the beginning of ``target`` with what is there, and returns the number of bytes; `BadFrame` as above."""
+        """Fills the beginning of ``target`` with what is there and returns the number of bytes; `BadFrame` as above."""
         at, count = self._find_run(len(target))
         target[:count] = self._in[at : at + count]
         self._free(count)

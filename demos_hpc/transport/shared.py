@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import BadFrame, BadVersion, DemosError
-from ..wire import ALIGNMENT, INLINE_BYTES, Frame, Packed
+from ..wire import ALIGNMENT, INLINE_BYTES, Packed
 from . import LONGEST_WAIT, Arrival, Link, Place
 from .buffers import Buffers
 from .doorbell import ASLEEP, AWAKE, STUCK, Sleeper
@@ -35,7 +35,9 @@ _GAPS = [bytes(n) for n in range(ALIGNMENT)]
 
 
 class Front(Link, Protocol):
-    """The link that a faster one is put beside."""
+    """The link that a faster one is put beside; what is sent over it takes ``faster``, if that is set."""
+
+    faster: Link | None
 
     def ring(self) -> None:
         """Wakes the peer."""
@@ -130,8 +132,7 @@ class SharedLink:
                         break
                     frames = inflow.fill(count)
                 total += count
-                for frame in frames:
-                    arrived.append((front, frame))
+                arrived.extend((front, frame) for frame in frames)  # also those before a bad one
         except (BadFrame, BadVersion) as error:
             self._port.broken.append((self, error))
         if pair.peers_flag == STUCK:
@@ -157,6 +158,8 @@ class SharedLink:
     def close(self) -> None:
         """Ends it, at once; the peer keeps the memory, with what has been written into it."""
         self._port.forget(self)
+        if self.front.faster is self:
+            self.front.faster = None  # what is wrong may still be said over the socket
         self._outgoing.clear()
         self.unsent_bytes = 0
         self.pair.close()
@@ -192,10 +195,6 @@ class SharedPort:
     @property
     def is_stuck(self) -> bool:
         return bool(self.sending)
-
-    @property
-    def longest_sleep(self) -> float:
-        return LONGEST_WAIT
 
     # ---- links come and go ----------------------------------------------------------------------------------
 
@@ -251,6 +250,15 @@ class SharedPort:
         self._awake[link] = None
         return link
 
+    def hold(self, link: SharedLink) -> None:
+        """Nothing is taken in from this link before `begin`."""
+        self._awake.pop(link, None)
+
+    def begin(self, link: SharedLink) -> None:
+        """From now on this link is looked at."""
+        if not link.pair.is_closed:
+            self._awake[link] = None
+
     def forget(self, link: SharedLink) -> None:
         for links in (self._awake, self._idle, self.sending, self.parting):
             links.pop(link, None)
@@ -300,7 +308,10 @@ class SharedPort:
         return bool(self.broken)
 
     def _push(self) -> bool:
-        return any([link.push() for link in list(self.sending)])
+        has_moved = False
+        for link in list(self.sending):
+            has_moved |= link.push()
+        return has_moved
 
     def flush(self, seconds: float) -> None:
         end = time.perf_counter() + seconds

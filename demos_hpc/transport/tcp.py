@@ -24,21 +24,18 @@ from . import Arrival, Link, Place
 from .buffers import Buffers
 from .compression import Compressor
 from .inflow import Inflow
+from .patience import Patience
 
 #: Bytes read at once, into a buffer that all links share.
 READ_BYTES = 1 << 18
 #: Bytes that one link may bring in, or take, before the others are looked at.
 MOST_BYTES = 4 << 20
-#: Room in the kernel for a Unix socket, bytes; TCP finds its own.
-SOCKET_BYTES = 4 << 20
 #: Buffers given to the kernel at once (IOV_MAX is 1024).
 MOST_VIEWS = 64
 #: Seconds between two rings of one peer: a ring keeps it awake for longer.
 RING_SECONDS = 15e-6
 #: What is being sent when a link ends has so many seconds to leave.
 PARTING = 5.0
-#: Longest times that the kernel can be asked for: seconds between two of its own questions, and milliseconds.
-_LONGEST_PAUSE, _LONGEST_SILENCE = 32767, 2**31 - 1
 #: Why nobody can be let in until something else is closed.
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -46,26 +43,8 @@ _GAPS = [bytes(n) for n in range(ALIGNMENT)]
 _RING = bytes(pack(Kind.RING).head)
 
 
-def tune(sock: socket.socket, heartbeat: float) -> None:
-    """Sets a connected socket up: small frames leave at once, and a peer that is cut off is found in 2 heartbeats.
-
-    The kernel keeps asking and answering by itself, so that a process may compute for as long as it likes.
-    """
-    if sock.family == socket.AF_UNIX:
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
-        return
-    pause = max(1, round(min(heartbeat / 2, _LONGEST_PAUSE)))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, pause)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, pause)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(min(2e3 * heartbeat, _LONGEST_SILENCE))))
-
-
 class StreamLink:
-    """A link over one socket. Once an MPI link is put beside it, frames take that, and this is its lifeline."""
+    """A link over one socket. Once a faster one is put beside it, frames take that, and this is its lifeline."""
 
     def __init__(self, port: StreamPort, sock: socket.socket, name: str) -> None:
         self.name = name
@@ -74,11 +53,11 @@ class StreamLink:
         self._inflow = Inflow(lambda header, layout: port.place(self, header, layout))
         #: What is still to be sent, with its number of bytes.
         self._outgoing: deque[memoryview] = deque()
-        self.unsent_bytes = 0
+        self.pending_bytes = 0
         self.is_closed = False
         #: Set once both sides have agreed on it.
         self.compressor: Compressor | None = None
-        #: The MPI link beside this one.
+        #: The link beside this one, through shared memory.
         self.faster: Link | None = None
         #: When it was last heard of, seconds on the monotonic clock.
         self.heard = time.monotonic()
@@ -90,8 +69,17 @@ class StreamLink:
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
 
     def __repr__(self) -> str:
-        state = "closed" if self.is_closed else "MPI" if self.faster else "stream"
+        state = "closed" if self.is_closed else self.transport
         return f"<StreamLink {self.name}: {state}, {self.unsent_bytes} bytes unsent>"
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self.pending_bytes + (self.faster.unsent_bytes if self.faster is not None else 0)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing more will be taken in."""
+        return self.is_closed or self.parting is not None
 
     @property
     def transport(self) -> str:
@@ -143,12 +131,12 @@ class StreamLink:
 
     def _keep(self, views: Sequence[memoryview]) -> None:
         self._outgoing.extend(views)
-        self.unsent_bytes += sum(map(len, views))
+        self.pending_bytes += sum(map(len, views))
 
     def push(self) -> None:
         """Sends what the socket takes, or for long enough."""
-        outgoing, until = self._outgoing, self.unsent_bytes - MOST_BYTES
-        while outgoing and self.unsent_bytes > until:
+        outgoing, until = self._outgoing, self.pending_bytes - MOST_BYTES
+        while outgoing and self.pending_bytes > until:
             try:
                 if self._tls is not None:
                     n_bytes = self.sock.send(outgoing[0])
@@ -159,7 +147,7 @@ class StreamLink:
             except OSError:  # also where TLS has not even begun
                 self._break()
                 return
-            self.unsent_bytes -= n_bytes
+            self.pending_bytes -= n_bytes
             while outgoing and n_bytes >= len(outgoing[0]):
                 n_bytes -= len(outgoing.popleft())
             if n_bytes:
@@ -224,7 +212,7 @@ class StreamLink:
     def _break(self) -> None:
         """Sending has failed, perhaps within a frame: nothing can follow it. That the link is lost, reading finds."""
         self._outgoing.clear()
-        self.unsent_bytes = 0
+        self.pending_bytes = 0
         self._port.watch_sending(self)
         with contextlib.suppress(OSError):  # that of TLS would leave its records bare to the reader
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
@@ -234,6 +222,10 @@ class StreamLink:
 
         A socket that is closed with something unread in it would take back what was sent last.
         """
+        if self.faster is not None:
+            faster, self.faster = self.faster, None
+            faster.part()  # and then this one
+            return
         if self.parting is None and not self.is_closed:
             self.parting = time.monotonic() + PARTING
             self._port.parting[self] = None
@@ -259,16 +251,17 @@ class StreamLink:
         """Ends it, at once."""
         if not self.is_closed:
             self.is_closed = True
+            self.faster = None
             self._outgoing.clear()
-            self.unsent_bytes = 0
+            self.pending_bytes = 0
             self._port.forget(self)
             self.sock.close()
 
 
 class StreamPort:
-    """All sockets of this process."""
+    """All sockets of this process, which is awake for the first ``yield_seconds`` of a wait (`patience`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, yield_seconds: float = 0.0) -> None:
         self.place: Place = Buffers().place
         self.scratch = memoryview(bytearray(READ_BYTES))
         self._epoll = select.epoll()
@@ -283,6 +276,7 @@ class StreamPort:
         #: What `wait` has found, for `receive`.
         self._ready: list[tuple[int, int]] = []
         self._has_received = False
+        self._patience = Patience(yield_seconds)
 
     def fileno(self) -> int:
         """Readable when there is something to do here."""
@@ -346,15 +340,14 @@ class StreamPort:
         while self._full:
             self._epoll.modify(self._full.pop(), select.EPOLLIN)
 
-    def look(self) -> bool:
-        """Whether there is something to do."""
+    def look(self, seconds: float = 0.0) -> bool:
+        """Whether there is something to do, now or within ``seconds``."""
         if not self._ready:
-            self._ready = self._epoll.poll(0)
+            self._ready = self._epoll.poll(seconds)
         return bool(self._ready)
 
     def wait(self, seconds: float) -> None:
-        if not self._ready:
-            self._ready = self._epoll.poll(seconds)
+        self._patience.wait(self.look, seconds)
 
     def flush(self, seconds: float) -> None:
         end = time.perf_counter() + seconds
@@ -367,7 +360,7 @@ class StreamPort:
 
     def watch_sending(self, link: StreamLink) -> None:
         """Looks for room in the kernel where a link has something to send, and only there."""
-        wants, watched = link.unsent_bytes > 0, link in self.sending
+        wants, watched = link.pending_bytes > 0, link in self.sending
         if wants and not watched:
             self.sending[link] = None
             self._epoll.modify(link.sock.fileno(), select.EPOLLIN | select.EPOLLOUT)

@@ -35,7 +35,13 @@ def cut_for_a_while(
                 _wait_for_traffic(operator)
             figures = sum_up([caller.finish() for caller in callers])
         events = operator.look()["events"]
-    return {**figures, "cuts": cuts, "cut_s": seconds, "workers_lost": events["crashes"], "clients_lost": events["lost_clients"]}
+    return {
+        **figures,
+        "cuts": cuts,
+        "cut_s": seconds,
+        "workers_lost": events["crashes"],
+        "clients_lost": events["lost_clients"],
+    }
 
 
 def cut_for_ever(
@@ -75,7 +81,10 @@ def cut_for_ever(
 @contextlib.contextmanager
 def _serving_far(place: Path, there: tuple[str, ...], heartbeat: float) -> Iterator[tuple[ServerApart, Operator]]:
     """A server with one worker here and one on the far node."""
-    with serving(MODEL, place, workers=1, heartbeat=heartbeat, host=NEAR_ADDRESS) as server, server.operate() as operator:
+    with (
+        serving(MODEL, place, workers=1, heartbeat=heartbeat, host=NEAR_ADDRESS) as server,
+        server.operate() as operator,
+    ):
         command = [*there, sys.executable, "-m", "demos_hpc", "worker", "--join", server.name, "--label", "far"]
         with (place / "far.log").open("wb") as log:
             worker = subprocess.Popen(command, env=server.environment, stdin=subprocess.DEVNULL, stderr=log)

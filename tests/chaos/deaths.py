@@ -38,7 +38,9 @@ def kill_workers(place: Path, transport: str = "auto", *, kills: int = 200, seed
     begin = time.monotonic()
     with serving(MODEL, place) as server, server.operate() as operator:
         with calling(server, 4, seed=seed, transport=transport, nap=2e-6) as callers:
-            for _ in range(kills):
+            for nth in range(kills):
+                if ended := [caller for caller in callers if caller.process.poll() is not None]:
+                    raise AssertionError(f"a caller gave up after {nth} kills: {ended[0].wait()}")
                 victim = wait_until(lambda: _choose_victim(operator, rng), REPLACEMENT, "two workers are alive")
                 killed = time.monotonic()
                 os.kill(victim["pid"], signal.SIGKILL)

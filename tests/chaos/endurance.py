@@ -111,9 +111,10 @@ def _visit_to_change_params(server: ServerApart, transport: str, rng: random.Ran
         revision = model.set_params(mu=mu)
         future = model.submit.log_density(x)
         answer = future.result()
-    return future.revision == revision and answer.tobytes() == demos_hpc.local(Steady()).log_density(
-        x, [mu, 0.25, 0.0]
-    ).tobytes()
+    return (
+        future.revision == revision
+        and answer.tobytes() == demos_hpc.local(Steady()).log_density(x, [mu, 0.25, 0.0]).tobytes()
+    )
 
 
 def _visit_with_nonsense(server: ServerApart, transport: str, rng: random.Random) -> bool:

@@ -1,4 +1,4 @@
-"""The table of what a server has to survive: each row by its name, how it is tried quickly and at length, and what is wanted."""
+"""What a server has to survive: each scenario by its name, its sizes in short and at length, and what is wanted."""
 
 from __future__ import annotations
 

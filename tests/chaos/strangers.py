@@ -87,7 +87,7 @@ class Stranger:
 
 
 def turn_away(place: Path, transport: str = "auto", *, rounds: int = 20, seed: int = 11) -> dict[str, float]:
-    """Wrong keys, replayed hellos, others' roles and operations, too much at once: each is refused, and written down."""
+    """Wrong keys, replayed hellos, others' roles and operations, too much at once: refused alike, and written down."""
     rng = np.random.default_rng(seed)
     bob = Key("bob", secrets.token_bytes(32))
     access, audit = place / "access.toml", place / "audit.jsonl"
@@ -192,12 +192,15 @@ class Impostor(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with self._listener, contextlib.suppress(OSError):  # a client that finds out hangs up
-            client = self._context.wrap_socket(self._listener.accept()[0], server_side=True)
+        with (
+            contextlib.suppress(OSError),  # a client that finds out hangs up
+            self._listener,
+            self._context.wrap_socket(self._listener.accept()[0], server_side=True) as client,
+        ):
             if self._to is None:
                 self.heard[0] += client.recv(1 << 16)
                 return
-            with client, client_context().wrap_socket(self._to()) as server:
+            with client_context().wrap_socket(self._to()) as server:
                 other = threading.Thread(target=self._pass_on, args=(server, client, 1), daemon=True)
                 other.start()
                 self._pass_on(client, server, 0)
@@ -224,7 +227,7 @@ def _meet_impostor(server: ServerApart) -> list[str]:
 
 
 def _be_overheard(server: ServerApart) -> bytes:
-    """Somebody has put their own certificate into the registry, and passes on all that is said: the server's refusal."""
+    """Somebody has put a certificate into the registry, and passes on all that is said: how the server refuses."""
     impostor = Impostor(server.directory / "impostor", lambda: server.knock("tcp"))
     endpoint = server.find()
     assert endpoint is not None
@@ -241,9 +244,7 @@ def _be_overheard(server: ServerApart) -> bytes:
 # ---- inside ---------------------------------------------------------------------------------------------------
 
 
-def _overstep(
-    server: ServerApart, transport: str, bob: Key, rng: np.random.Generator
-) -> tuple[int, int, list[str]]:
+def _overstep(server: ServerApart, transport: str, bob: Key, rng: np.random.Generator) -> tuple[int, int, list[str]]:
     """Bob asks for what he may not: operations refused, requests over a limit, and what was wrong with that."""
     faults = []
     x, params = rng.normal(size=(1, 2)), np.array([0.5, 0.5, 0.0])  # one row comes in one answer
@@ -296,7 +297,7 @@ def _read_error(frame: Frame) -> DemosError | None:
 
 
 def _read_audit(audit: Path, *wanted: int) -> tuple[int, ...] | None:
-    """How many entrances and operations were refused, and how many requests over a limit; None while some are missing."""
+    """How many entrances and operations were refused, and requests over a limit; None while some are missing."""
     lines = [json.loads(line) for line in audit.read_text(encoding="ascii").splitlines()]
     refused = [line for line in lines if line["outcome"] == "refused"]
     entrances = sum(line["what"] == "enter" and bool(line["why"]) for line in refused)
