@@ -22,7 +22,9 @@ FIELDS = (
 )  # fmt: skip
 HEADER = "<IBBBBHHHHQQQQIIQ"
 REQUEST, ROWS, CANCEL, REPLY, CHUNK, RESULT, HELLO, WELCOME, GOODBYE, END = range(1, 11)
+CHALLENGE, PROOF, PING, PONG, BEAT, TICKET, NOW, SWITCH, RING, COMPRESSED = range(11, 21)
 DENSITY, DENSITY_GRADIENT, LIKELIHOOD, LIKELIHOOD_GRADIENT, SAMPLE, EVALUATE, METADATA, SET_PARAMS = range(1, 9)
+STATISTICS, DRAIN, STOP = range(9, 12)
 FINAL, WRT_X, BLOCK_MAJOR = 1, 2, 4
 #: name: (code on the wire, struct code, bytes of one element)
 DTYPES = {
@@ -117,6 +119,16 @@ def spell(data: Any) -> Any:
     return data
 
 
+def squeeze(head: bytes, zeros: int) -> bytes:
+    """``head`` and so many zeros as a frame of Zstandard (RFC 8878, 3.1.1): a raw block, then one that repeats."""
+
+    def block(kind: int, size: int, content: bytes, last: int) -> bytes:
+        return struct.pack("<I", last | kind << 1 | size << 3)[:3] + content
+
+    size = struct.pack("<BI", 0xA0, len(head) + zeros)  # one segment, whose size has 4 bytes
+    return struct.pack("<I", 0xFD2FB528) + size + block(0, len(head), head, 0) + block(1, zeros, b"\0", 1)
+
+
 def good() -> Iterator[tuple[str, str, list[tuple[bytes, dict[str, Any]]]]]:
     """Name, what it shows, frames of the message."""
 
@@ -129,6 +141,12 @@ def good() -> Iterator[tuple[str, str, list[tuple[bytes, dict[str, Any]]]]]:
     hello = {"role": "client", "group": "fit.py", "host": "node17", "pid": 4711, "user": "ada", "bell": "udp:9"}
     failure = {"status": 3, "message": "log_density() raised", "traceback": "Traceback ...\n", "retry_after": 0.0}
     refusal = {"status": 5, "message": "100000 requests are waiting", "traceback": "", "retry_after": 0.25}
+    no_right = {"status": 16, "message": "this server does not let you in", "traceback": "", "retry_after": 0.0}
+    knock = {"role": "client", "user": "ada", "host": "node17", "pid": 4711, "nonce": "5e" * 32, "zstd": True,
+             "label": ""}  # fmt: skip
+    proof = {"method": "key", "proof": "a1" * 32, "key": "ada"}
+    admission = {"server": "0f" * 16, "name": "neutrino", "number": 3, "proof": "b2" * 32, "heartbeat": 5.0,
+                 "zstd": True, "model_path": "neutrino.py:Neutrino"}  # fmt: skip
 
     yield one("request", "log_density of one row", REQUEST, x, params, **call, deadline_ms=60000)
     yield one("request_per_row", "a row of params for each row of x", REQUEST, rows, rows, **call | {"n_rows": 3})
@@ -166,6 +184,30 @@ def good() -> Iterator[tuple[str, str, list[tuple[bytes, dict[str, Any]]]]]:
     yield one("welcome", "who everybody is", WELCOME, text({"hellos": [hello], "token": "3f"}))
     yield one("goodbye", "nothing more from me", GOODBYE)
     yield one("end", "the service is over", END)
+    yield one("hello_door", "at the door: who I am", HELLO, text(knock))
+    yield one(
+        "challenge", "prove it, by one of these", CHALLENGE, text({"nonce": "c3" * 32, "methods": ["munge", "key"]})
+    )
+    yield one("proof", "by a key", PROOF, text(proof))
+    yield one("welcome_door", "you are in, and so prove I", WELCOME, text(admission))
+    yield one("refusal", "you are not, whatever it was", REPLY, text(no_right), status=16, flags=FINAL)
+    yield one("ping", "are you there?", PING, id=12)
+    yield one("pong", "I am", PONG, id=12)
+    yield one("beat", "the memory that a worker has", BEAT, text({"rss": 123456789}))
+    yield one("ticket_wanted", "may we go on through shared memory?", TICKET)
+    yield one("ticket", "here it is", TICKET, text({"address": "/dev/shm/demos-7f3a"}))
+    yield one("now", "I have it; my last frame on the socket", NOW)
+    yield one("now_refused", "it is nothing for me", NOW, status=2)
+    yield one("switch", "my last frame on the socket", SWITCH)
+    yield one("switch_refused", "there is none: it stays at the socket", SWITCH, status=2)
+    yield one("ring", "look into your mailbox", RING)
+    yield one("request_statistics", "of the server, no model's", REQUEST, operation=STATISTICS, id=13, n_rows=1)
+    yield one("request_drain", "take nothing new", REQUEST, text({}), operation=DRAIN, id=14, n_rows=1)
+    yield one("request_stop", "and end at once", REQUEST, text({"now": True}), operation=STOP, id=15, n_rows=1)
+    yield one("reply_stop", "it ends", REPLY, text({"state": "draining", "requests": 2}), flags=FINAL, id=15)
+    inner, _ = frame(REPLY, ("float64", (2500,), None), operation=DENSITY, flags=FINAL, id=7, n_rows=2500)
+    yield one("compressed", "2500 values, all of them 0, of a large REPLY", COMPRESSED,
+              array(list(squeeze(inner, 20000)), "uint8"), n_rows=len(inner) + 20000)  # fmt: skip
     yield one("unknown_kind", "a codec reads it, whoever it reaches refuses it", 200, id=1)
 
     yield one("empty", "no rows: (0, 8), and an empty list", REPLY, ("float64", (0, 8), []), array([], "uint8"))
@@ -186,6 +228,18 @@ def good() -> Iterator[tuple[str, str, list[tuple[bytes, dict[str, Any]]]]]:
     yield one("large_head", "the head of 1000 x 8 float64, which come apart from it", REPLY,
               ("float64", (1000, 8), None), id=7, n_rows=1000)  # fmt: skip
     yield one("large_head_by_one", "one byte more than an inline frame has", REPLY, ("uint8", (largest + 1,), None))
+
+
+def streams() -> Iterator[tuple[str, str, list[tuple[bytes, dict[str, Any]]]]]:
+    """The same for streams of bytes, where large frames are whole."""
+    odd = array(list(range(5)), "uint8")
+    large = frame(ROWS, array(list(range(2048)), "int64"), odd, array([0.5, 0.25]), id=2, n_rows=2048)
+    large_odd = frame(ROWS, array([0] * 2040, "int64"), odd, id=3)
+    yield (
+        "stream",
+        "five frames, small and large; each begins at a multiple of 8 bytes, and the padding belongs to the one before",
+        [frame(REPLY, odd, id=1), large, large_odd, frame(CANCEL, id=4), frame(REPLY, odd, id=5)],
+    )
 
 
 def bad() -> Iterator[tuple[str, str, str, bytes]]:
@@ -236,16 +290,22 @@ def bad() -> Iterator[tuple[str, str, str, bytes]]:
 
 def write(directory: Path) -> None:
     """All frames and ``frames.json``, which says what each of them means."""
-    entries: dict[str, list[dict[str, Any]]] = {"good": [], "bad": []}
-    for name, about, frames in good():
+    entries: dict[str, list[dict[str, Any]]] = {"good": [], "streams": [], "bad": []}
+
+    def write_frames(key: str, file: str, about: str, frames: list[tuple[bytes, dict[str, Any]]], end: int = 1) -> None:
         message = b""
         meanings = []
         for content, meaning in frames:
             message += bytes(-len(message) % 8)
             meanings.append({"start": len(message), **meaning})
             message += content
-        (directory / f"good_{name}.bin").write_bytes(message)
-        entries["good"].append({"file": f"good_{name}.bin", "about": about, "frames": meanings})
+        (directory / file).write_bytes(message + bytes(-len(message) % end))
+        entries[key].append({"file": file, "about": about, "frames": meanings})
+
+    for name, about, frames in good():
+        write_frames("good", f"good_{name}.bin", about, frames)
+    for name, about, frames in streams():
+        write_frames("streams", f"{name}.bin", about, frames, end=8)
     for name, status, why, content in bad():
         (directory / f"bad_{name}.bin").write_bytes(content)
         entries["bad"].append({"file": f"bad_{name}.bin", "status": status, "why": why})
