@@ -24,6 +24,8 @@ HEARTBEATS_MISSED = 3
 #: Seconds of waiting work per worker that are as good as none. A load is as old as the heartbeat that brought it:
 #: clients that took small differences seriously would all go to the same server until its next one.
 IDLE_LOAD = 0.05
+#: Loads beyond that, 30 years, are no higher: somebody may ask for as many draws as there are numbers.
+HIGHEST_LOAD = 1e9
 MAX_PORT = 65535
 #: Larger counts do not survive other readers of JSON; later times, after the year 9999, are no dates.
 MAX_COUNT, MAX_SECONDS = 1 << 53, 253402300800.0

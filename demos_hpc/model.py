@@ -77,6 +77,12 @@ def find(path: str) -> tuple[str, str]:
     return place, name
 
 
+def find_absolute(path: str) -> str:
+    """The same model as it is called from anywhere else on this file system."""
+    place, _, name = path.rpartition(":")
+    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else path
+
+
 def load(path: str) -> LoadedModel:
     """The model that ``path`` names: ``file.py:Class``, ``package.module:Class``, or a short name of `BUNDLED`.
 

@@ -16,6 +16,7 @@ from .dialing import TRANSPORTS
 from .dispatcher import Dispatcher
 from .errors import DemosError, InvalidInput, LaunchError
 from .fingerprint import describe_arithmetic
+from .journal import open_log
 from .launch import Launch
 from .messages import Kind, Operation
 from .model import load
@@ -128,6 +129,7 @@ def serve(model: str, config: Config) -> None:
     """Serves ``model`` as one rank of a launch: rank 0 dispatches, the others compute."""
     launch = Launch("server", "server", config)
     try:
+        open_log(config, "worker" if launch.rank else "dispatcher", launch.name)
         if launch.rank == 0:
             dispatcher = Dispatcher(launch.port, config, len(launch.servers))
             for link in launch.servers:

@@ -75,6 +75,8 @@ class Reception:
         self.door: Door | None = None
         self._tickets = None if shared is None else Tickets(shared, dispatcher.accounts.note_upgraded)
         self._next_beat = 0.0
+        #: The state that everybody knows of.
+        self._shown = ""
         self._reader = Scribe("parameters", self._read_stored, "what other servers have set is not known")
         self._found: deque[tuple[Served, Stored | None]] = deque()
         #: When a server that was told to stop does so at the latest.
@@ -183,8 +185,8 @@ class Reception:
                 served.take_over(stored)
             except InvalidInput as error:
                 warn(str(error))
-        if now >= self._next_beat:
-            self._next_beat = now + self._config.heartbeat
+        if now >= self._next_beat or self.state != self._shown:
+            self._next_beat, self._shown = now + self._config.heartbeat, self.state
             self._reader.show(list(self._dispatcher.catalog.models.values()))
             self._publish(self.state)
             if self._expose is not None:
@@ -242,7 +244,6 @@ class Reception:
         """Takes nothing new; the server stays until it is told to stop."""
         if not self.is_draining:
             self.is_draining = True
-            self._next_beat = 0.0
             self._dispatcher.drain()
         return {"state": self.state, "requests": len(self._dispatcher.intake.calls)}
 

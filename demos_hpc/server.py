@@ -24,10 +24,11 @@ from .config import Config
 from .dialing import find_user
 from .dispatcher import Dispatcher
 from .door import Door, House
-from .endpoint import Endpoint, find_binding, find_boot
+from .endpoint import HIGHEST_LOAD, Endpoint, find_binding, find_boot
 from .errors import InvalidInput, LaunchError
 from .exposition import SUFFIX, write_exposition
 from .identity import Key, make_key_file, read_keys
+from .model import find_absolute
 from .presence import Presence
 from .reception import Reception
 from .refusals import warn
@@ -62,6 +63,7 @@ class Server:
 
     def __init__(self, name: str, model_path: str, config: Config, id_: str = "") -> None:
         self._config = config
+        model_path = find_absolute(model_path)
         self._registry = Registry(config.registry_directory)
         self.id = id_ or uuid.uuid4().hex
         user = find_user()
@@ -171,7 +173,7 @@ class Server:
             heartbeat=time.time(),
             workers=n_workers,
             clients=dispatcher.n_clients,
-            load=dispatcher.scheduler.backlog_seconds / max(1, n_workers),
+            load=min(dispatcher.scheduler.backlog_seconds / max(1, n_workers), HIGHEST_LOAD),
         )
         self._presence.show(self._endpoint)
 

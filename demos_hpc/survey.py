@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .config import Config
-from .endpoint import STATES, Endpoint, find_boot, is_stale
+from .endpoint import HIGHEST_LOAD, STATES, Endpoint, find_boot, is_stale
 from .errors import AccessRefused, DeadlineExceeded, DemosError, InvalidInput, RegistryError, ServerLost
 from .metrics import FORMAT
 from .operating import PATIENCE, Operator
@@ -113,7 +113,7 @@ def _renew(endpoint: Endpoint, description: dict[str, Any]) -> tuple[Endpoint, s
         state=description["state"],
         workers=n_workers,
         clients=sum(user["clients"] for user in description["users"]),
-        load=description["queue"]["backlog_seconds"] / max(1, n_workers),
+        load=min(description["queue"]["backlog_seconds"] / max(1, n_workers), HIGHEST_LOAD),
     )
     return renewed, renewed.state
 

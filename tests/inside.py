@@ -19,10 +19,12 @@ from demos_hpc import server as server_module
 from demos_hpc.calling import call
 from demos_hpc.client import RemoteModel
 from demos_hpc.config import Config
+from demos_hpc.connection import Connection
 from demos_hpc.dialing import Dialed, dial, find_user
 from demos_hpc.endpoint import Endpoint
 from demos_hpc.identity import ANYBODY, Key
 from demos_hpc.joining import join
+from demos_hpc.messages import Operation
 from demos_hpc.server import Server
 from demos_hpc.testing import Gaussian
 
@@ -32,6 +34,13 @@ GATE = "inside:Gate"
 SOON = 20.0
 #: Seconds between two looks of a server at its clock; a second, but for tests.
 LOOK = 0.02
+
+
+class Blocks(Gaussian):
+    """A `Gaussian` of small blocks."""
+
+    def __init__(self) -> None:
+        super().__init__(block_rows=16)
 
 
 class Gate(Gaussian):
@@ -125,6 +134,12 @@ class ServerHere:
         """A client in this thread."""
         return call(self.name if name is None else name, self.config, **options)
 
+    def connect_to_model(self, name: str) -> RemoteModel:
+        """Whoever asks this very server for a model."""
+        dialed = self.dial()
+        connection = Connection(dialed.port, dialed.link, self.config)
+        return RemoteModel(connection, connection.ask(Operation.METADATA, {"model": name}).result())
+
     def stop(self) -> None:
         """Ends it, and all that belong to it."""
         self.server._reception.stop()
@@ -171,6 +186,10 @@ class Hall:
         if workers:
             server.wait_for_entry(lambda entry: entry.workers == workers, f"{workers} workers")
         return server
+
+    def make_caller(self, name: str | None = None, **options: Any) -> RemoteModel:
+        """Whoever asks for the model or server of this name."""
+        return call(name, self.make_config(), **options)
 
     @contextlib.contextmanager
     def pass_for(self, user: str) -> Iterator[None]:

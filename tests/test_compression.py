@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tracemalloc
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,16 @@ def test_whatever_it_is_comes_back(arrays: Sequence[Array]) -> None:
         frame = Compressor().inflate(frame, Room().place)
     assert frame.header == read_header(packed.head)
     assert [a.tobytes() for a in frame.arrays] == [a.tobytes() for a in arrays]
+
+
+def test_the_golden_frame_that_is_compressed() -> None:
+    data = (Path(__file__).parent / "golden/good_compressed.bin").read_bytes()
+    (frame,) = Inflow(Room().place).feed(bytearray(data))
+    room = Room()
+    inner = Compressor().inflate(frame, room.place)
+    assert inner.header == read_header(pack(Kind.REPLY, [np.zeros(2500)], operation=1, flags=1, id=7, n_rows=2500).head)
+    assert inner.arrays[0] is room.given[0][0]
+    assert not inner.arrays[0].any()
 
 
 # ---- what is none --------------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,9 @@ import pytest
 from demos_hpc import door as door_module
 from demos_hpc.door import REFUSAL, VISIT_SECONDS, Door, Guest, House
 from demos_hpc.errors import AccessRefused, BadFrame, BadVersion, DemosError
-from demos_hpc.greetings import LONGEST_GREETING, LONGEST_TEXT, Admission, Challenge, Knock, Proof
+from demos_hpc.greetings import LONGEST_GREETING, LONGEST_TEXT, Admission, Beat, Challenge, Knock, Proof, Ticket
 from demos_hpc.identity import Key, check, digest_session, make_nonce, prove
-from demos_hpc.messages import Array, Failure, Kind, from_json, to_json
+from demos_hpc.messages import Array, Failure, FromJson, Kind, from_json, to_json
 from demos_hpc.munge import Credential, MungeFailed
 from demos_hpc.refusals import pack_failure
 from demos_hpc.transport import Link
@@ -249,6 +251,44 @@ def test_what_follows_the_proof_is_not_the_doors(entrance: Entrance) -> None:
     assert [frame.header.kind for frame in visitor.frames()] == [Kind.CHALLENGE, Kind.WELCOME]
     assert not visitor.is_over
     assert entrance.refused == []
+
+
+# ---- the specification ---------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_proofs_are_those_of_the_specification() -> None:
+    rows = re.findall(
+        r"^\| (peer|server) \| `(\w{64})` \| `(\w{64})` \|$",
+        (ROOT / "csrc/WIRE.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert [speaker for speaker, _, _ in rows] == ["peer", "server"]
+    key, said = Key("*", bytes(range(32))), (b"{}", 64 * "a", 64 * "b", 64 * "c")
+    for speaker, signed, proof in rows:
+        assert digest_session(speaker, *said).hex() == signed
+        assert prove(key, speaker, *said) == proof
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("hello_door", Kind.HELLO, Knock),
+        ("challenge", Kind.CHALLENGE, Challenge),
+        ("proof", Kind.PROOF, Proof),
+        ("welcome_door", Kind.WELCOME, Admission),
+        ("beat", Kind.BEAT, Beat),
+        ("ticket", Kind.TICKET, Ticket),
+        ("refusal", Kind.REPLY, Failure),
+    ],
+)
+def test_golden_json_has_the_members_that_there_are(name: str, kind: Kind, message: type[FromJson]) -> None:
+    data = bytearray((ROOT / f"tests/golden/good_{name}.bin").read_bytes())
+    ((header, start),) = split(data)
+    assert header.kind == kind
+    values = from_json(Frame(header, data, start).arrays[0])
+    assert message.from_dict(values).to_dict() == values
 
 
 # ---- who does not --------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import struct
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -192,6 +193,21 @@ def test_frames_keep_their_bytes_when_more_come() -> None:
     (two,) = reader.take(second[100:])
     np.testing.assert_array_equal(one.arrays[0], np.arange(9.0))
     np.testing.assert_array_equal(two.arrays[0], np.zeros(9))
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 1000, 1 << 20])
+def test_the_golden_stream(step: int) -> None:
+    ((entry,),) = [json.loads((GOLDEN / "frames.json").read_text(encoding="utf-8"))["streams"]]
+    data, reader = (GOLDEN / entry["file"]).read_bytes(), Reader()
+    frames = list(reader.take_all(data[start : start + step] for start in range(0, len(data), step)))
+    assert len(frames) == len(entry["frames"])
+    for frame, expected in zip(frames, entry["frames"], strict=True):
+        assert frame.header._asdict() == expected["header"]
+        for array, wanted in zip(frame.arrays, expected["arrays"], strict=True):
+            assert (array.dtype.name, list(array.shape)) == (wanted["dtype"], wanted["shape"])
+            assert array.tolist() == wanted["data"]
+    packed = [pack(frame.header.kind, frame.arrays, id=frame.header.id, n_rows=frame.header.n_rows) for frame in frames]
+    assert b"".join(map(spell, packed)) == data
 
 
 # ---- what is no frame ----------------------------------------------------------------------------------------

@@ -267,18 +267,16 @@ def test_what_an_operator_does_is_written_down(shared: ServerHere) -> None:
     assert (owner, "stop", "ok") in lines
 
 
-def test_nobody_goes_on_by_mpi_where_the_server_has_none(hall: Hall) -> None:
-    server = hall.open()
-    for role in ("client", "operator", "worker"):
-        dialed = server.dial(role)
-        connection = Connection(dialed.port, dialed.link, server.config)
-        dialed.link.send(pack(Kind.TICKET, id=0))
-        with pytest.raises(InvalidInput, match="no MPI"):
-            while True:
-                connection.progress()
-                connection._check_usable()
-                dialed.port.wait(SOON)
-        dialed.port.close()
+@pytest.mark.parametrize("role", ["client", "operator", "worker"])
+def test_nobody_goes_on_by_memory_where_the_server_does_not(hall: Hall, role: str) -> None:
+    server = hall.open(upgrade="off")
+    dialed = server.dial(role)
+    connection = Connection(dialed.port, dialed.link, server.config)
+    dialed.link.send(pack(Kind.TICKET))
+    future = connection.ask(Operation.METADATA, {})
+    with pytest.raises(InvalidInput, match="stay on their sockets .DEMOS_UPGRADE."):
+        future.result(timeout=SOON)
+    dialed.port.close()
 
 
 # ---- what there is to know -------------------------------------------------------------------------------------

@@ -293,7 +293,7 @@ def stop(
 ) -> None:
     """End a server: it takes nothing new, finishes what runs, and ends.
 
-    What runs has DEMOS_STOP_SECONDS of the server, 30 unless said otherwise. Its supervisor and its workers end as well.
+    What runs has DEMOS_STOP_SECONDS of the server, 30 unless said otherwise. Supervisor and workers end as well.
     """
     registry, config = open_registry()
     with reach(name, registry, config) as operator:

@@ -28,7 +28,8 @@ def supervise(model: str, workers: int, name: str | None, threads: int | None) -
     if not name:
         short = class_name if ".py" in model or ":" in model else model
         name = Registry(config.registry_directory).choose_name(short)
-    warn(f"server {name!r} with {workers} workers; connect by demos_hpc.connect({name!r}), stop by Ctrl-C")
+    noun = "worker" if workers == 1 else "workers"
+    warn(f"server {name!r} with {workers} {noun}; connect by demos_hpc.connect({name!r}), stop by Ctrl-C")
     status = Supervisor(model, workers, name, config, threads=threads or 1).run()
     raise typer.Exit(status)
 

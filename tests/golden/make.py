@@ -25,7 +25,7 @@ REQUEST, ROWS, CANCEL, REPLY, CHUNK, RESULT, HELLO, WELCOME, GOODBYE, END = rang
 CHALLENGE, PROOF, PING, PONG, BEAT, TICKET, NOW, SWITCH, RING, COMPRESSED = range(11, 21)
 DENSITY, DENSITY_GRADIENT, LIKELIHOOD, LIKELIHOOD_GRADIENT, SAMPLE, EVALUATE, METADATA, SET_PARAMS = range(1, 9)
 STATISTICS, DRAIN, STOP = range(9, 12)
-FINAL, WRT_X, BLOCK_MAJOR = 1, 2, 4
+FINAL, WRT_X, BLOCK_MAJOR, FRESH_SEED = 1, 2, 4, 8
 #: name: (code on the wire, struct code, bytes of one element)
 DTYPES = {
     "float64": (1, "d", 8),
@@ -157,6 +157,8 @@ def good() -> Iterator[tuple[str, str, list[tuple[bytes, dict[str, Any]]]]]:
               **call | {"operation": LIKELIHOOD, "flags": BLOCK_MAJOR, "n_rows": 3})  # fmt: skip
     yield one("request_sample", "the largest seed and more than 2^40 rows", REQUEST, params,
               operation=SAMPLE, id=2**64 - 1, n_rows=2**40 + 3, seed=2**64 - 1)  # fmt: skip
+    yield one("request_sample_fresh", "a seed that nobody has chosen", REQUEST, params,
+              operation=SAMPLE, flags=FRESH_SEED, id=11, n_rows=10, seed=0xFEDCBA9876543210)  # fmt: skip
     yield one("request_evaluate", "two points", REQUEST, array([PARAMS, PARAMS]), operation=EVALUATE, id=8, n_rows=2)
     yield one("request_metadata", "a header and nothing else", REQUEST, operation=METADATA, id=9, model=2)
     yield one("request_set_params", "JSON", REQUEST, text({"mu": 0.5}), operation=SET_PARAMS, id=10, model=2)
