@@ -24,7 +24,8 @@ FAREWELL = 0.2
 class Operator:
     """An operator's connection to the server at ``endpoint``; belongs to the thread that made it.
 
-    ``seconds`` is what the server has to let us in, and then for each answer.
+    ``seconds`` is what the server has to let us in, and then for each answer. With another ``role``, whoever may not
+    come in as an operator sees at least whether it lives (`ping`).
 
     Raises
     ------
@@ -36,10 +37,12 @@ class Operator:
         Where it takes too long.
     """
 
-    def __init__(self, endpoint: Endpoint, config: Config, *, seconds: float = PATIENCE) -> None:
+    def __init__(
+        self, endpoint: Endpoint, config: Config, *, seconds: float = PATIENCE, role: str = "operator"
+    ) -> None:
         self.endpoint = endpoint
         self._seconds = seconds
-        self._dialed = dial(endpoint, config, "operator", seconds=seconds)
+        self._dialed = dial(endpoint, config, role, seconds=seconds)
         self._line = _Line(self._dialed, config)
 
     def __repr__(self) -> str:

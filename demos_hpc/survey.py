@@ -30,8 +30,8 @@ GRACE = 1.0
 HEARTBEATS_LEFT = 10
 #: Temporary files in the registry that are older than this, seconds, belong to nobody any more.
 OLD_FILES = 3600.0
-#: What a server is where it is not as it says (`endpoint.STATES`): it lives and does not let us in; it does not answer,
-#: and may live; it listens on another host's loopback, and cannot be asked; it has died.
+#: What a server is where it is not as it says (`endpoint.STATES`): it lives and does not let us in, not even as a
+#: client; it does not answer, and may live; it listens on another host's loopback, and cannot be asked; it has died.
 NOT_OURS, SILENT, ELSEWHERE, DEAD = "not ours", "silent", "elsewhere", "dead"
 #: The best first.
 SIGHTS = (*STATES, NOT_OURS, SILENT, ELSEWHERE, DEAD)
@@ -85,13 +85,24 @@ def look(endpoint: Endpoint, config: Config, *, seconds: float = GLANCE) -> Sigh
         why = f"it listens on {endpoint.host} of {endpoint.hostname}, and can be asked from there only"
         return _judge_by_age(endpoint, ELSEWHERE, why, time.time())
     try:
-        with Operator(endpoint, config, seconds=seconds) as operator:
-            trip = operator.ping()
-            return Sighting(*_renew(endpoint, operator.statistics()), trip, operator.transport)
+        return _ask(endpoint, config, seconds)
     except (AccessRefused, InvalidInput) as error:  # or there is no key to prove anything with
         return Sighting(endpoint, NOT_OURS, why=str(error))
     except DemosError as error:
         return _judge(endpoint, error, time.time())
+
+
+def _ask(endpoint: Endpoint, config: Config, seconds: float) -> Sighting:
+    """What an operator is told; who may only be a client sees that it lives, and the registry's figures."""
+    end = time.monotonic() + seconds
+    try:
+        with Operator(endpoint, config, seconds=seconds) as operator:
+            trip = operator.ping()
+            return Sighting(*_renew(endpoint, operator.statistics()), trip, operator.transport)
+    except AccessRefused:
+        left = max(0.0, end - time.monotonic())
+        with Operator(endpoint, config, seconds=left, role="client") as client:
+            return Sighting(endpoint, endpoint.state, client.ping(), client.transport)
 
 
 def _is_loopback(host: str) -> bool:

@@ -140,6 +140,18 @@ class ServerHere:
         connection = Connection(dialed.port, dialed.link, self.config)
         return RemoteModel(connection, connection.ask(Operation.METADATA, {"model": name}).result())
 
+    def crash(self) -> None:
+        """Ends it as if it had been killed: nobody is told, its entry stays, and its workers look for it."""
+
+        def fail() -> bool:
+            raise SystemError("the server has crashed")
+
+        self.server._presence.close = lambda id_, seconds: None  # type: ignore[method-assign]
+        self.server._dispatcher.step = fail  # type: ignore[method-assign]
+        assert isinstance(self.thread.end(), SystemError)
+        self.thread.error = None
+        self.workers.clear()
+
     def stop(self) -> None:
         """Ends it, and all that belong to it."""
         self.server._reception.stop()

@@ -93,8 +93,10 @@ class Doorkeeper:
             "heartbeat": NOW,
         }
         self.endpoint = replace(ENDPOINT, id=identity, name=name, **(place | members))
-        self.guests: list[Guest] = []
+        self._guests: list[Guest] = []
         self.refused: list[str] = []
+        #: Held for a whole turn: whoever has been welcomed is a guest once it is free.
+        self._turn = threading.Lock()
         self._context = server_context(certificate.path) if certificate else None
         self._port = StreamPort()
         self._port.place = refuse_large
@@ -116,11 +118,18 @@ class Doorkeeper:
         self._port.listen(self._unix, self._greet)
         while not self._is_over.is_set():
             self._port.wait(0.01)
-            for link, arrived in self._port.receive():
-                assert isinstance(link, StreamLink)
-                if guest := self._door.take(link, arrived):
-                    self.guests.append(guest)
+            with self._turn:
+                for link, arrived in self._port.receive():
+                    assert isinstance(link, StreamLink)
+                    if guest := self._door.take(link, arrived):
+                        self._guests.append(guest)
         self._port.close()
+
+    @property
+    def guests(self) -> list[Guest]:
+        """Everybody who was let in so far."""
+        with self._turn:
+            return list(self._guests)
 
     def _greet(self, sock: socket.socket) -> None:
         tune(sock, 5.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inside import GATE, GAUSSIAN, SOON, Gate, Hall, ServerHere
+from inside import GATE, GAUSSIAN, SOON, Gate, Hall
 from serving import wait_until
 
 from demos_hpc import joining
@@ -19,13 +19,6 @@ from demos_hpc.testing import Gaussian
 POINT = np.array([0.5, 2.0])
 X = np.random.default_rng(11).normal(size=(40, 1))
 TRUTH = Gaussian().log_density(X, POINT)
-
-
-def cut(server: ServerHere) -> None:
-    """Ends a server as a crash would: nobody is told, and its entry stays."""
-    server.server._port.close()
-    assert server.thread.end() is not None
-    server.workers.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +45,7 @@ def test_a_worker_finds_its_server_again(hall: Hall, capfd: pytest.CaptureFixtur
     (worker,) = server.workers
     with server.connect() as model:
         model.set_params(mu=3.0)
-    cut(server)
+    server.crash()
     again = hall.open(workers=0)
     with again.connect() as model:  # waits for the worker
         assert model.params.tolist() == [3.0, 1.0]
@@ -67,7 +60,7 @@ def test_a_worker_gives_up_looking(hall: Hall, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(joining, "PATIENCE", 0.1)
     server = hall.open()
     (worker,) = server.workers
-    cut(server)
+    server.crash()
     assert isinstance(worker.end(), ServerLost)
 
 
@@ -195,7 +188,7 @@ def test_a_model_is_loaded_once(hall: Hall, tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(joining, "load", count)
     server = hall.open()
-    cut(server)
+    server.crash()
     again = hall.open(workers=0)
     again.wait_for_entry(lambda entry: entry.workers == 1, "it is back")
     assert loads == [GAUSSIAN]
@@ -204,7 +197,7 @@ def test_a_model_is_loaded_once(hall: Hall, tmp_path: Path, monkeypatch: pytest.
 def test_the_registry_names_whoever_lives(hall: Hall) -> None:
     """The entry of a server that has crashed does not keep workers from finding the next."""
     server = hall.open()
-    cut(server)
+    server.crash()
     again = hall.open()
     assert {entry.id for entry in Registry(hall.registry).find("here")} == {server.server.id, again.server.id}
     again.wait_for_entry(lambda entry: entry.workers == 2, "both workers")

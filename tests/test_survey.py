@@ -115,6 +115,38 @@ def test_who_does_not_let_us_in_is_not_ours(server: ServerApart, tmp_path: Path)
     assert "does not let you in" in sighting.why
 
 
+ACCESS = """
+[[rule]]
+users = ["alice"]
+allow = ["read"]
+
+[[rule]]
+users = ["bob"]
+allow = ["statistics"]
+"""
+
+
+def test_who_may_only_call_sees_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [make_key_file(tmp_path / user, user)[user] for user in ("alice", "bob", "eve")]
+    access = tmp_path / "access.toml"
+    access.write_text(ACCESS, encoding="utf-8")
+    with serving(GAUSSIAN, tmp_path, workers=1, name="peak", heartbeat=0.5, access_file=access, keys=keys) as server:
+        endpoint = server.find()
+        assert endpoint is not None
+        told = replace(endpoint, workers=7)
+        found = {}
+        for user in ("alice", "bob", "eve"):
+            with monkeypatch.context() as patch:
+                patch.setattr("demos_hpc.dialing.find_user", lambda user=user: user)
+                found[user] = look(told, server.config.changed(key_file=str(tmp_path / user)))
+    assert {user: sighting.state for user, sighting in found.items()} == {
+        "alice": "ready", "bob": "ready", "eve": NOT_OURS
+    }  # fmt: skip
+    # The registry's figures for one, the server's own for the other.
+    assert (found["alice"].endpoint.workers, found["bob"].endpoint.workers) == (7, 1)
+    assert found["alice"].seconds is not None
+
+
 def test_whose_socket_refuses_on_this_host_is_dead_for_sure() -> None:
     sighting = look(make("dead"), Config())
     assert (sighting.state, sighting.may_sweep, sighting.seconds) == (DEAD, True, None)

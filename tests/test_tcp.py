@@ -296,20 +296,20 @@ def test_what_says_no_room_ends_the_link_and_nothing_else(wires: Wires) -> None:
 def test_names_of_ways(wires: Wires) -> None:
     here, there = wires.make_pair()
     assert here.link.transport == there.link.transport == ("unix" if wires.kind == "unix" else "tcp")
-    assert "peer: stream" in repr(here.link)
+    assert f"peer: {here.link.transport}" in repr(here.link)
 
 
-def test_an_mpi_link_beside_it_takes_frames_and_this_one_stays(plain: Wires) -> None:
+def test_a_faster_link_beside_it_takes_frames_and_this_one_stays(plain: Wires) -> None:
     here, there = plain.make_pair()
     sent: list[Packed] = []
-    here.link.faster = SimpleNamespace(transport="mpi", send=sent.append)
+    here.link.faster = SimpleNamespace(transport="shm", send=sent.append, unsent_bytes=7)
     here.link.send(pack(Kind.CANCEL, id=1))
     here.link.send_here(pack(Kind.CANCEL, id=2))
     pump(here, there, until=lambda: bool(there.frames))
     assert there.ids == [2]
     assert [read_header(packed.head).id for packed in sent] == [1]
-    assert here.link.transport == "mpi"
-    assert ": MPI," in repr(here.link)
+    assert here.link.transport == "shm"
+    assert ": shm, 7 bytes" in repr(here.link)
 
 
 def test_waiting_ends_when_something_comes(wires: Wires) -> None:
