@@ -24,6 +24,10 @@ from .upgrade import Ascent
 _LOG = Logger("client")
 
 
+#: Seconds that a server has to let us in.
+ENTRY = 30.0
+
+
 @dataclass(frozen=True)
 class FoundAgain:
     """A server that was found again, as `recovery` needs it."""
@@ -124,7 +128,7 @@ def call(
     if name is None:
         _check_only(registry.find(None))
     caller = Caller(name, config, transport, registry, tell)
-    dialed = caller.dial(config.timeout)
+    dialed = caller.dial(min(config.timeout, ENTRY))
     options: dict[str, Any] = {
         "redial": caller.redial if reconnect else None,
         "retries": retries,

@@ -36,15 +36,18 @@ class Catalog:
             raise Failure.from_dict(offer.failure).to_exception()
         served = self._find_or_add(ModelSpec.from_dict(offer.spec or {}), offer.source, is_late=is_late)
         self._offers_due -= 1
+        if is_late:
+            self._load_failure = None
         served.workers += 1
         if offer.fingerprint not in served.fingerprints:
             served.fingerprints.append(offer.fingerprint)
         return served
 
-    def note_failure(self, error: DemosError) -> None:
-        """A worker has nothing to offer, for this reason."""
+    def note_failure(self, error: DemosError, *, is_late: bool = False) -> None:
+        """A worker has nothing to offer, for this reason; of one that came late nobody hears while others serve."""
         self._offers_due -= 1
-        self._load_failure = error
+        if not (is_late and self.models):
+            self._load_failure = error
 
     def _find_or_add(self, spec: ModelSpec, source: str, *, is_late: bool) -> Served:
         for served in self.models.values():

@@ -105,7 +105,7 @@ def dial_any(
 ) -> Dialed:
     """Connects to the best of the servers called ``name``, or that have a model of this name; None for any.
 
-    Those that do not answer, or do not let us in, are passed over.
+    Those that do not answer, or do not let us in, are passed over. A worker's ``name`` is that of its server.
 
     Raises
     ------
@@ -116,8 +116,8 @@ def dial_any(
     """
     deadline = time.monotonic() + min(seconds, LONGEST)
     endpoints = registry.find(name)
-    if role == "worker":
-        endpoints = [endpoint for endpoint in endpoints if endpoint.state != "draining"]
+    if role == "worker":  # which works for the server that it was told, and not for others of the same model
+        endpoints = [endpoint for endpoint in endpoints if endpoint.name == name and endpoint.state != "draining"]
     problem: DemosError | None = None
     for n_others, endpoint in zip(reversed(range(len(endpoints))), endpoints, strict=True):
         left = deadline - time.monotonic()

@@ -279,7 +279,7 @@ class Dispatcher:
         try:
             served = self.catalog.add(Offer.from_dict(from_json(get_only_array(frame))), is_late=peer.is_guest)
         except DemosError as error:
-            self.catalog.note_failure(error)
+            self.catalog.note_failure(error, is_late=peer.is_guest)
             warn(f"{peer.link.name} serves nothing: {error}")
             if peer.is_guest:
                 refuse(peer.link, 0, error)

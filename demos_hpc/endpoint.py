@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import ipaddress
+import math
 import os
 import random
 import re
@@ -213,8 +213,12 @@ def find_binding(endpoint: Endpoint, *, is_unix: bool) -> str:
         return f"unix:{boot}:{endpoint.unix}"
     if endpoint.tls:
         return endpoint.tls
+    return f"tcp:{boot if is_loopback(endpoint.host) else ''}:{endpoint.host}:{endpoint.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is good within one host only."""
     try:
-        is_near = ipaddress.ip_address(endpoint.host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        is_near = endpoint.host == "localhost"
-    return f"tcp:{boot if is_near else ''}:{endpoint.host}:{endpoint.port}"
+        return host == "localhost"

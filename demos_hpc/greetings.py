@@ -19,7 +19,8 @@ LONGEST_TEXT = 256
 class Knock(FromJson):
     """Who a peer says it is: the first frame on a connection.
 
-    ``nonce`` is fresh for each connection; ``zstd`` says that it can inflate. ``label`` is what a supervisor calls a worker that it has started.
+    ``nonce`` is fresh for each connection; ``zstd`` says that it can inflate. ``label`` is what a supervisor calls a
+    worker that it has started.
     """
 
     role: str
@@ -36,7 +37,7 @@ class Knock(FromJson):
         for text in (self.user, self.host, self.nonce, self.label):
             # It will be shown, logged and compared.
             if len(text) > LONGEST_TEXT or not (text.isascii() and text.isprintable()):
-                raise BadFrame(f"a knock with a text that is not short and plain: {ascii(text[:LONGEST_TEXT])}")
+                raise BadFrame(f"a knock with a text that is not short and plain: {text[:LONGEST_TEXT]!a}")
 
 
 @dataclass(frozen=True)

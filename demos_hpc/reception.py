@@ -25,7 +25,7 @@ from .scribe import Scribe
 from .served import Served, Stored
 from .transport import Link
 from .transport.compression import Compressor
-from .transport.shared import SharedPort
+from .transport.shared import SharedLink, SharedPort
 from .transport.tcp import StreamLink, StreamPort
 from .transport.tuning import tune
 from .upgrade import Tickets
@@ -47,8 +47,9 @@ class Addresses:
 class Reception:
     """What stands before a dispatcher: a `dispatcher.Porch`.
 
-    ``shared`` is where busy links may go on; ``owner`` is the server's own user; ``certificate`` is the path of key and certificate, or empty for no TLS;
-    ``publish`` is told how the server is, each heartbeat, and ``expose`` all that it counts.
+    ``shared`` is where busy links may go on; ``owner`` is the server's own user; ``certificate`` is the path of key and
+    certificate, or empty for no TLS; ``publish`` is told how the server is, each heartbeat, and ``expose`` all that it
+    counts.
     """
 
     def __init__(
@@ -176,6 +177,7 @@ class Reception:
         self._port.sweep(now)
         if self._tickets is not None:
             self._tickets.tick()
+        self._count_bytes()
         self._dispatcher.accounts.metrics.turn(now)
         if self._audit is not None:
             self._audit.flush(now)
@@ -191,6 +193,14 @@ class Reception:
             self._publish(self.state)
             if self._expose is not None:
                 self._expose(self._describe({}))
+
+    def _count_bytes(self) -> None:
+        """What went over the links since this was last asked; what goes over memory after a link has ended is lost."""
+        for link, peer in self._dispatcher.peers.items():
+            for one in (link, link.faster) if isinstance(link, StreamLink) else ():
+                if isinstance(one, StreamLink | SharedLink):
+                    self._dispatcher.accounts.metrics.add_bytes(peer.number, one.bytes_in, one.bytes_out)
+                    one.bytes_in = one.bytes_out = 0
 
     def _read_stored(self, models: list[Served]) -> None:
         """In a thread of its own, since the file system may be slow: what other servers of the models have set."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
@@ -24,7 +23,7 @@ from .config import Config
 from .dialing import find_user
 from .dispatcher import Dispatcher
 from .door import Door, House
-from .endpoint import HIGHEST_LOAD, Endpoint, find_binding, find_boot
+from .endpoint import HIGHEST_LOAD, Endpoint, find_binding, find_boot, is_loopback
 from .errors import InvalidInput, LaunchError
 from .exposition import SUFFIX, write_exposition
 from .identity import Key, make_key_file, read_keys
@@ -211,14 +210,7 @@ class Server:
     def _find_certificate(self) -> tuple[str, str]:
         """Path and fingerprint; empty where the door has no TLS."""
         config = self._config
-        if config.tls == "off" or (config.tls == "auto" and _is_loopback(config.host)):
+        if config.tls == "off" or (config.tls == "auto" and is_loopback(config.host)):
             return "", ""
         certificate = make_certificate(Path.home() / ".demos-hpc" / "certificates")
         return str(certificate.path), certificate.fingerprint
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -7,7 +7,6 @@ nobody can answer any more, an entry is taken away: a server that was merely slo
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 import threading
 import time
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .config import Config
-from .endpoint import HIGHEST_LOAD, STATES, Endpoint, find_boot, is_stale
+from .endpoint import HIGHEST_LOAD, STATES, Endpoint, find_boot, is_loopback, is_stale
 from .errors import AccessRefused, DeadlineExceeded, DemosError, InvalidInput, RegistryError, ServerLost
 from .metrics import FORMAT
 from .operating import PATIENCE, Operator
@@ -81,7 +80,7 @@ def survey(endpoints: Sequence[Endpoint], config: Config, *, seconds: float = GL
 
 def look(endpoint: Endpoint, config: Config, *, seconds: float = GLANCE) -> Sighting:
     """Asks one server how it is."""
-    if _is_loopback(endpoint.host) and endpoint.boot != find_boot():
+    if is_loopback(endpoint.host) and endpoint.boot != find_boot():
         why = f"it listens on {endpoint.host} of {endpoint.hostname}, and can be asked from there only"
         return _judge_by_age(endpoint, ELSEWHERE, why, time.time())
     try:
@@ -103,13 +102,6 @@ def _ask(endpoint: Endpoint, config: Config, seconds: float) -> Sighting:
         left = max(0.0, end - time.monotonic())
         with Operator(endpoint, config, seconds=left, role="client") as client:
             return Sighting(endpoint, endpoint.state, client.ping(), client.transport)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _renew(endpoint: Endpoint, description: dict[str, Any]) -> tuple[Endpoint, str]:

@@ -74,6 +74,8 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 #: Turns after which something that needs so many will never come.
 MANY_TURNS = 200
+#: Seconds that such requests are given to be answered, all together.
+PATIENCE = 10.0
 #: Characters that are shown of what went wrong.
 LONGEST_EXAMPLE = 4000
 #: Frames that one peer gets to say before it makes room for another.
@@ -522,7 +524,7 @@ class Attack:
 
     def _look(self) -> None:
         """Whether everybody has heard something, and a good client is served."""
-        end = time.monotonic() + 10.0 + TRUST_MS * 1e-3
+        end = time.monotonic() + PATIENCE
         for caller, n_asked, said in self._callers:
             finals: Counter[int] = Counter()
             while len(finals) < n_asked and time.monotonic() < end and not caller.is_over:

@@ -19,12 +19,13 @@ from demos_hpc import server as server_module
 from demos_hpc.calling import call
 from demos_hpc.client import RemoteModel
 from demos_hpc.config import Config
-from demos_hpc.connection import Connection
 from demos_hpc.dialing import Dialed, dial, find_user
 from demos_hpc.endpoint import Endpoint
+from demos_hpc.errors import DemosError
 from demos_hpc.identity import ANYBODY, Key
 from demos_hpc.joining import join
 from demos_hpc.messages import Operation
+from demos_hpc.recovery import LastingConnection
 from demos_hpc.server import Server
 from demos_hpc.testing import Gaussian
 
@@ -137,8 +138,12 @@ class ServerHere:
     def connect_to_model(self, name: str) -> RemoteModel:
         """Whoever asks this very server for a model."""
         dialed = self.dial()
-        connection = Connection(dialed.port, dialed.link, self.config)
-        return RemoteModel(connection, connection.ask(Operation.METADATA, {"model": name}).result())
+        connection = LastingConnection(dialed.port, dialed.link, self.config)
+        try:
+            return RemoteModel(connection, connection.ask(Operation.METADATA, {"model": name}).result())
+        except DemosError:
+            connection.say_goodbye()
+            raise
 
     def crash(self) -> None:
         """Ends it as if it had been killed: nobody is told, its entry stays, and its workers look for it."""

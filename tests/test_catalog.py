@@ -132,6 +132,9 @@ def test_a_worker_that_comes_after_one_that_failed_serves() -> None:
         catalog.find(None)
     served = catalog.add(make_offer(GAUSSIAN), is_late=True)
     assert catalog.find(None) is catalog.find("gaussian") is served
+    catalog.note_failure(ModelFailed("no license"), is_late=True)
+    with pytest.raises(InvalidInput, match="there is no model 'poisson' here"):  # it has not failed
+        catalog.find("poisson")
 
 
 def test_a_model_may_come_late() -> None:

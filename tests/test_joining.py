@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inside import GATE, GAUSSIAN, SOON, Gate, Hall
+from inside import GATE, GAUSSIAN, SOON, Gate, Hall, Thread
 from serving import wait_until
 
 from demos_hpc import joining
+from demos_hpc.config import Config
 from demos_hpc.errors import AccessRefused, DemosError, InvalidInput, ModelFailed, ModelNotFound, ServerLost
 from demos_hpc.joining import join
 from demos_hpc.registry import Registry
@@ -19,6 +20,15 @@ from demos_hpc.testing import Gaussian
 POINT = np.array([0.5, 2.0])
 X = np.random.default_rng(11).normal(size=(40, 1))
 TRUTH = Gaussian().log_density(X, POINT)
+
+
+def come_in(name: str, config: Config, model: str = "") -> None:
+    """Joins a server that should not let us work; raises what it says instead."""
+    thread = Thread(lambda: join(name, config, model=model), "a worker that is not wanted")
+    thread.start()
+    error = thread.end()
+    assert error is not None
+    raise error
 
 
 @pytest.fixture(autouse=True)
@@ -67,14 +77,14 @@ def test_a_worker_gives_up_looking(hall: Hall, monkeypatch: pytest.MonkeyPatch) 
 def test_a_worker_of_no_server(hall: Hall) -> None:
     hall.open(name="here", workers=0)
     with pytest.raises(ServerLost, match="there is no server .*'there' in .*; there are: 'here'"):
-        join("there", hall.make_config())
+        come_in("there", hall.make_config())
 
 
 def test_a_worker_joins_the_server_of_this_name_and_none_with_such_a_model(hall: Hall) -> None:
     """A server that is called as its model is, as by default, and another of the same model."""
     other = hall.open(name="gaussian-2")
     with pytest.raises(ServerLost, match="there is no server"):
-        join("gaussian", hall.make_config())
+        come_in("gaussian", hall.make_config())
     server = hall.open(name="gaussian", workers=0)
     for n in range(1, 5):
         server.add_worker()
@@ -90,7 +100,7 @@ def test_a_server_that_drains_gets_no_more_workers(hall: Hall) -> None:
         server.server._reception.stop()
         server.wait_for_entry(lambda entry: entry.state == "draining", "drains")
         with pytest.raises(ServerLost):
-            join("here", server.config)
+            come_in("here", server.config)
         Gate.opened.set()
         running.result()
 
@@ -101,7 +111,7 @@ def test_a_worker_that_is_no_friend(hall: Hall, tmp_path: Path) -> None:
     key.write_text(f"{server.find().user} {'0123456789abcdef' * 4}\n", encoding="ascii")
     key.chmod(0o600)
     with pytest.raises(AccessRefused, match="does not let you in"):
-        join("here", server.config.changed(key_file=str(key)))
+        come_in("here", server.config.changed(key_file=str(key)))
 
 
 # ---- models that cannot be loaded, and others ------------------------------------------------------------------
@@ -126,7 +136,7 @@ def test_a_model_that_cannot_be_loaded(hall: Hall, tmp_path: Path, what: str) ->
     path = write(tmp_path, text)
     server = hall.open(path, workers=0)
     with pytest.raises((kind, ModelFailed), match=message) as caught:
-        join("here", server.config)
+        come_in("here", server.config)
     with pytest.raises((kind, ModelFailed), match=message) as told:  # whoever calls hears it as well
         server.connect()
     if what == "raises":
@@ -159,7 +169,7 @@ def test_a_worker_with_another_model_is_refused_and_says_so(
     server = hall.open(write(tmp_path, OWN.format(arguments="", change="")))
     other = write(tmp_path, OWN.format(arguments=arguments, change=change), "other.py")
     with pytest.raises(ModelFailed, match=f"two different models are called 'gaussian': workers differ in its {what}"):
-        join("here", server.config, model=other)
+        come_in("here", server.config, model=other)
     assert "serves nothing: two different models are called 'gaussian'" in capfd.readouterr().err
     with server.connect() as model:
         assert model.metadata()["workers"] == 1

@@ -231,7 +231,9 @@ def test_parameters_of_another_version_that_do_not_fit(tmp_path: Path) -> None:
     """They are told of once, stay as they are, and do not keep anybody from setting others."""
     keep(tmp_path, rename_parameter("nu")).set_params({"nu": 3.0})
     served = Served(1, SPEC, "", 2**40)
-    with pytest.raises(InvalidInput, match=r"revision 2 of the stored parameters of model 'gaussian' .* left out: unkn"):
+    with pytest.raises(
+        InvalidInput, match=r"revision 2 of the stored parameters of model 'gaussian' .* left out: unkn"
+    ):
         served.keep_in(Revisions(tmp_path, SPEC.uuid))
     served.follow()  # once is enough
     assert tell(served) == (1, [0.0, 1.0])

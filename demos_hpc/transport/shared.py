@@ -56,6 +56,7 @@ class SharedLink:
         self._inflow = Inflow(lambda header, layout: port.place(front, header, layout))
         self._outgoing: deque[memoryview] = deque()
         self.unsent_bytes = 0
+        self.bytes_in = self.bytes_out = 0
         #: Whether a frame came or went since somebody asked; and whether the peer has been told to ring.
         self.is_used, self.is_drowsy = True, False
         #: Until when what is being sent may leave, once nothing more will be.
@@ -111,6 +112,7 @@ class SharedLink:
         except BadFrame as error:
             self._port.broken.append((self, error))
             return len(data)
+        self.bytes_out += count
         if count and self.pair.peers_flag:
             self.front.ring()
         return count

@@ -54,6 +54,8 @@ class StreamLink:
         #: What is still to be sent, with its number of bytes.
         self._outgoing: deque[memoryview] = deque()
         self.pending_bytes = 0
+        #: Bytes that came and went over the socket.
+        self.bytes_in = self.bytes_out = 0
         self.is_closed = False
         #: Set once both sides have agreed on it.
         self.compressor: Compressor | None = None
@@ -110,6 +112,7 @@ class StreamLink:
             except OSError:
                 self._break()
                 return
+            self.bytes_out += n_bytes
             if n_bytes < len(head):
                 self._keep([memoryview(head)[n_bytes:]])
                 self._port.watch_sending(self)
@@ -148,6 +151,7 @@ class StreamLink:
                 self._break()
                 return
             self.pending_bytes -= n_bytes
+            self.bytes_out += n_bytes
             while outgoing and n_bytes >= len(outgoing[0]):
                 n_bytes -= len(outgoing.popleft())
             if n_bytes:
@@ -168,6 +172,7 @@ class StreamLink:
             while total < MOST_BYTES or (self._tls is not None and self._tls.pending()):
                 hole = self._inflow.hole
                 n_bytes = self.sock.recv_into(scratch if hole is None else hole)
+                self.bytes_in += n_bytes
                 if not n_bytes:
                     raise ServerLost(f"the connection to {self.name} was closed by the other side")
                 total += n_bytes
