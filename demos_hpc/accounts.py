@@ -20,8 +20,6 @@ from .served import Served
 
 #: Said to everybody who has no right, whatever it was.
 NO_RIGHT = "you may not do this here; the server's audit log says why"
-
-
 #: Workers that are remembered by their labels.
 MOST_CAREERS = 1000
 
@@ -170,15 +168,15 @@ class Accounts:
         elif peer.role == "client":
             (self.metrics.client_left if has_said_so else self.metrics.client_lost)(peer.number)
 
-    def note_evicted(self, peer: Peer) -> None:
+    def note_evicted(self, peer: Peer, why: str) -> None:
         """A worker is given up."""
         self.metrics.worker_evicted(peer.number)
-        self._chronicle.tell_evicted(peer)
+        self._chronicle.tell_evicted(peer, why)
         if peer.person.label:
             self.evicted.append(peer.person.label)
 
     def note_upgraded(self, peer: Peer) -> None:
-        """A peer's link goes on by MPI."""
+        """A peer's link goes on through shared memory."""
         self.metrics.link_upgraded(peer.number, peer.link.transport)
         self._chronicle.tell_upgraded(peer)
 

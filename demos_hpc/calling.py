@@ -9,7 +9,7 @@ from typing import Any
 
 from .client import RemoteModel
 from .config import Config
-from .dialing import Dialed, dial_any
+from .dialing import ENTRY, Dialed, dial_any
 from .endpoint import Endpoint, describe_choice, is_stale
 from .errors import DemosError, InvalidInput, LaunchError, ServerLost
 from .journal import open_log_if_wanted
@@ -22,10 +22,6 @@ from .transport import Link, Port
 from .upgrade import Ascent
 
 _LOG = Logger("client")
-
-
-#: Seconds that a server has to let us in.
-ENTRY = 30.0
 
 
 @dataclass(frozen=True)

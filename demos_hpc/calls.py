@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from .cache import Gathering
-from .errors import BadFrame, InvalidInput
+from .errors import BadFrame, InvalidInput, Status
 from .events import Part, SendPart
-from .messages import Array, Flag, FloatArray, Kind, Operation
+from .messages import Array, Failure, Flag, FloatArray, Kind, Operation, from_json
 from .peers import Peer
 from .plan import Plan
 from .relay import pack_many, pass_on
 from .transport import Link
 from .wire import FLOAT64, Frame, Packed, pack
 
+_STATUSES = frozenset(Status)
 _CHUNK, _REPLY, _FINAL = int(Kind.CHUNK), int(Kind.REPLY), int(Flag.FINAL)
 
 
@@ -174,15 +175,16 @@ class Batch:
         return merged
 
     def fits(self, result: Frame) -> bool:
-        """Whether a result has the rows that were asked for; what else it may be, the client finds out."""
-        if len(self.calls) == 1:
-            return result.header.n_rows == self.rows
+        """Whether a result is what was asked for: the rows, or a reason why there are none."""
+        header = result.header
         try:
-            layout = result.layout
-        except BadFrame:
+            if not header.status:
+                return header.n_rows == self.rows and self.calls[0].plan.is_answer(self.rows, result.layout)
+            if header.status == Status.CANCELLED:
+                return all(call.status for call in self.calls)  # it was told so, since nobody waits any more
+            return Failure.from_dict(from_json(result.arrays[0])).status == header.status in _STATUSES
+        except (BadFrame, IndexError):
             return False
-        shapes_fit = all(shape and shape[0] == self.rows for shape in layout.shapes)
-        return bool(layout.shapes) and shapes_fit and all(dtype == FLOAT64 for dtype in layout.dtypes)
 
     def answer(self, result: Frame, wanted: Sequence[SendPart]) -> list[tuple[Link, Packed]]:
         """The REPLY messages for those of its parts that somebody waits for."""

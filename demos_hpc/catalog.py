@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .errors import DemosError, InvalidInput, ModelFailed
+from .logs import warn
 from .messages import Failure, Flag, Kind, Offer, to_json
-from .refusals import send_failure, warn
+from .refusals import send_failure
 from .served import ParamStore, Served
 from .spec import ModelSpec
 from .transport import Link

@@ -51,8 +51,8 @@ class Chronicle:
             tell = _LOG.warning
         tell(f"{peer.role} {how}", peer=peer.number, user=peer.person.user, label=peer.person.label)
 
-    def tell_evicted(self, peer: Peer) -> None:
-        _LOG.info("worker given up", worker=peer.number, label=peer.person.label, why="too long in one chunk")
+    def tell_evicted(self, peer: Peer, why: str) -> None:
+        _LOG.info("worker given up", worker=peer.number, label=peer.person.label, why=why)
 
     def tell_upgraded(self, peer: Peer) -> None:
         _LOG.info("link upgraded", peer=peer.number, by=peer.link.transport)

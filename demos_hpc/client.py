@@ -47,8 +47,11 @@ class RemoteModel:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection, unless other models share it; requests that are not done end with `ServerLost`."""
-        if self._owns_connection:
+        """Ends the connection, unless other models share it; requests that are not done end with `ServerLost`.
+
+        Does nothing in a fork of the process that made it: the connection is not the fork's.
+        """
+        if self._owns_connection and self._connection.is_ours:
             self._connection.say_goodbye()
 
     # ---- operations -----------------------------------------------------------------------------------------

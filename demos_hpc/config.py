@@ -12,6 +12,8 @@ from typing import Any, get_type_hints
 from .errors import InvalidInput
 
 PREFIX = "DEMOS_"
+#: Where a user's files are unless settings say otherwise, below the user's home.
+HOME = ".demos-hpc"
 #: What settings of a few words may be.
 CHOICES = {
     "bell": ("auto", "udp"),
@@ -74,7 +76,7 @@ class Config:
     max_connections: int = 4096
     #: Seconds between signs of life; a peer that is silent for twice as long is given up.
     heartbeat: float = 5.0
-    #: Whether busy links through the door go on by MPI where both sides can: "auto" or "off".
+    #: Whether busy links through the door go on through shared memory on one host: "auto" or "off".
     upgrade: str = "auto"
     #: Frames after which a link is busy.
     upgrade_after: int = 64
@@ -104,6 +106,8 @@ class Config:
                 raise InvalidInput(f"setting {name} is {value}; it is a number >= 0")
             if name in POSITIVE and not value:
                 raise InvalidInput(f"setting {name} is 0; nothing could ever be sent: give a number > 0")
+        if self.port > 65535:
+            raise InvalidInput(f"setting port is {self.port}; it is a number from 1 to 65535, or 0 for any")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 allowed = " or ".join(map(repr, choices))
@@ -111,11 +115,15 @@ class Config:
 
     @property
     def registry_directory(self) -> Path:
-        return Path(self.registry) if self.registry else Path.home() / ".demos-hpc" / "registry"
+        return Path(self.registry) if self.registry else Path.home() / HOME / "registry"
 
     @property
     def key_path(self) -> Path:
-        return Path(self.key_file) if self.key_file else Path.home() / ".demos-hpc" / "key"
+        return Path(self.key_file) if self.key_file else Path.home() / HOME / "key"
+
+    @property
+    def certificate_directory(self) -> Path:
+        return Path.home() / HOME / "certificates"
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ) -> Config:

@@ -42,6 +42,11 @@ class Connection:
         self._scratch = Buffers()
         port.place = self._place
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process made it, and is not a fork of the one that did."""
+        return os.getpid() == self._process
+
     # ---- out ------------------------------------------------------------------------------------------------
 
     def start(
@@ -160,15 +165,17 @@ class Connection:
 
     def wait_for(self, future: Future, limit: float | None) -> None:
         """Until the future is done, or ``limit`` on the monotonic clock."""
+        # Of questions the server knows no deadline.
+        end = future.deadline + (GRACE if future.widths else 0.0)
         while not future.is_done:
             if not self.progress():
                 now = time.monotonic()
                 if limit is not None and now >= limit:
                     return
-                if now >= future.deadline + GRACE:
+                if now >= end:
                     self._settle(future, DeadlineExceeded(f"{future!r}: neither an answer in time nor a refusal"))
                     return
-                until = future.deadline + GRACE if limit is None else min(limit, future.deadline + GRACE)
+                until = end if limit is None else min(limit, end)
                 self._pause(min(LONGEST_WAIT, until - now))
 
     def _pause(self, seconds: float) -> None:
@@ -235,14 +242,14 @@ class Connection:
 
     def _lose(self, error: DemosError) -> None:
         """Nothing will come any more."""
-        self._lost = error
+        self._lost = self._lost or error  # the first says why
         for future in list(self._futures.values()):
             self._settle(future, error)
 
     def _check_usable(self) -> None:
         if threading.get_ident() != self._thread:
             raise RuntimeError("this connection belongs to the thread that made it; connect once in each thread")
-        if os.getpid() != self._process:
+        if not self.is_ours:
             raise RuntimeError("this connection belongs to the process that made it, not to its forks")
         if self._lost is not None:
             raise type(self._lost)(str(self._lost))

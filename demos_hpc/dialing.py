@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import socket
 import ssl
 import time
@@ -14,7 +13,7 @@ from .config import Config
 from .endpoint import Endpoint, find_binding, find_boot
 from .errors import AccessRefused, BadFrame, DeadlineExceeded, DemosError, InvalidInput, ServerLost
 from .greetings import Admission, Challenge, Knock, Proof
-from .identity import check, choose_key, digest_session, make_nonce, prove, read_keys
+from .identity import check, choose_key, digest_session, find_user, make_nonce, prove, read_keys
 from .messages import Array, Failure, Kind, from_json, to_json
 from .munge import MungeFailed, decode, encode
 from .registry import Registry
@@ -28,6 +27,8 @@ from .wire import Frame, Header, Layout, pack
 
 #: Ways through the door, the best first.
 TRANSPORTS = ("unix", "tcp")
+#: Seconds that a server has to let us in.
+ENTRY = 30.0
 #: Seconds that one server has to let us in where there are others to try.
 PATIENCE = 10.0
 #: Seconds that anybody may wait: the kernel counts milliseconds, and not to infinity.
@@ -293,11 +294,3 @@ def _await(port: StreamPort, link: StreamLink, kind: Kind, deadline: float) -> F
 def _is_near(sock: socket.socket) -> bool:
     """Whether the peer is on this host, where compression costs more than it spares."""
     return sock.family == socket.AF_UNIX or sock.getpeername()[0] == sock.getsockname()[0]
-
-
-def find_user() -> str:
-    """Whose process this is, and not whose it says that it is; a container may have no name for the number."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())

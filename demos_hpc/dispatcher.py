@@ -36,10 +36,11 @@ from .events import (
 )
 from .greetings import Beat
 from .intake import Intake, get_only_array
+from .logs import warn
 from .messages import Array, Failure, Flag, Kind, Offer, from_json
 from .peers import Peer, Person
 from .recall import Recall
-from .refusals import make_result, refuse, send_failure, warn
+from .refusals import make_result, refuse, send_failure
 from .relay import pass_on
 from .scheduler import Limits, Scheduler
 from .stalls import Stalls
@@ -62,7 +63,7 @@ class Porch(Protocol):
         """What has come over a link that is no peer's."""
 
     def upgrade(self, peer: Peer, frame: Frame) -> None:
-        """A peer asks to go on by MPI, or is about to."""
+        """A peer asks to go on through shared memory, or has it."""
 
     def tick(self, now: float) -> None:
         """Time has passed."""
@@ -125,7 +126,7 @@ class Dispatcher:
             SendFailure: self._send_failure,
             Revoke: self._revoke,
             Forget: self._forget,
-            Evict: self._evict,
+            Evict: lambda action: self._give_up(self._numbered[action.worker], "has been in one chunk for too long"),
         }
 
     # ---- the loop -------------------------------------------------------------------------------------------
@@ -159,6 +160,7 @@ class Dispatcher:
 
     def _look_around(self, now: float) -> None:
         """What time itself brings."""
+        self._buffers.trim(now)
         self._do(self.scheduler.handle(Tick(), now))
         if self.porch is not None:
             self.porch.tick(now)
@@ -295,15 +297,14 @@ class Dispatcher:
     def _take_result(self, peer: Peer, frame: Frame, now: float) -> None:
         header = frame.header
         batch = self._batches.get(header.id)
-        if batch is None or batch.worker is not peer.link:
-            return  # late, or for the second time
+        if batch is None or batch.worker is not peer.link or not batch.fits(frame):
+            if peer.role != "worker":
+                raise InvalidInput("only workers answer chunks")
+            self._give_up(peer, "has answered something else than it was asked for")
+            return
         del self._batches[header.id]
-        status = header.status
-        if status == Status.OK and not batch.fits(frame):
-            error = InternalError(f"{peer.link.name} answered a chunk with something else than was asked for")
-            frame, status = make_result(header.id, Failure.of(error)), error.status
         self._result, seconds = (batch, frame), header.seed / 1e9
-        self._do(self.scheduler.handle(ResultArrived(peer.number, header.id, status, seconds), now))
+        self._do(self.scheduler.handle(ResultArrived(peer.number, header.id, header.status, seconds), now))
         # The books are kept while the answer is on its way.
         self.catalog.models[batch.calls[0].first.header.model].statistics.add_chunk(header.deadline_ms, seconds)
         self.accounts.note_chunk(peer, header.id, batch, seconds)
@@ -333,7 +334,7 @@ class Dispatcher:
         try:
             packed = batch.pack(action.chunk)
         except Exception:  # a defect of ours, which must not cost more than this chunk's requests
-            traceback.print_exc()
+            warn(traceback.format_exc().strip())
             self._unsent.append((action.worker, action.chunk, batch))
             return
         self._batches[action.chunk] = batch
@@ -346,7 +347,7 @@ class Dispatcher:
                 self.recall.gather(batch, result, parts)
             messages = batch.answer(result, parts)
         except Exception:  # as in _send_chunk
-            traceback.print_exc()
+            warn(traceback.format_exc().strip())
             error = InternalError("the dispatcher could not pass the answer on; its traceback is in the log")
             for part in parts:
                 call = batch.calls[part.index]
@@ -391,8 +392,8 @@ class Dispatcher:
             call.status = int(Status.CANCELLED)
         self.accounts.settle(call, self._clock())
 
-    def _evict(self, action: Evict) -> None:
-        peer = self._numbered[action.worker]
-        warn(f"{peer.link.name} has been in one chunk for too long and is given up")
-        self.accounts.note_evicted(peer)
+    def _give_up(self, peer: Peer, why: str) -> None:
+        """A worker counts no more; its chunks are computed by others."""
+        warn(f"{peer.link.name} {why} and is given up")
+        self.accounts.note_evicted(peer, why)
         self.lose(peer.link)

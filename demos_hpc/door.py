@@ -1,4 +1,4 @@
-"""The door: everybody who was not born in the server's MPI world comes in here, and proves who they are.
+"""The door: everybody who was not born in the server's launch comes in here, and proves who they are.
 
 A visit is four frames: Knock (HELLO), CHALLENGE, PROOF, and Admission (WELCOME) or a refusal. All refusals are the
 same bytes. Until then a peer may send small frames only, and has to be quick. The door has no socket of its own: links

@@ -78,7 +78,7 @@ _ROWS = tuple(
         ("links", "bytes_in", True, "link_received_bytes", "Bytes that came by a transport."),
         ("links", "bytes_out", True, "link_sent_bytes", "Bytes that went by a transport."),
         ("events", "crashes", True, "worker_crashes", "Workers that died."),
-        ("events", "evictions", True, "worker_evictions", "Workers given up, being in one chunk for too long."),
+        ("events", "evictions", True, "worker_evictions", "Workers given up, as slow or for wrong answers."),
         ("events", "lost_clients", True, "lost_clients", "Clients that went without a goodbye."),
         ("events", "upgrades", True, "link_upgrades", "Links that went on by another transport."),
         ("events", "refused_connections", True, "refused_connections", "Connections not let in at the door."),

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import pwd
 import re
 import secrets
 import shlex
@@ -46,6 +47,14 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+\\-]{0,254}")
 _SECRET = re.compile(rf"(?:[0-9A-Fa-f]{{2}}){{{SECRET_BYTES},{LONGEST_SECRET_BYTES}}}")
 #: Signed with where there is no key, so that an unknown key costs the same time.
 _NO_SECRET = bytes(SECRET_BYTES)
+
+
+def find_user() -> str:
+    """Whose process this is, and not whose it says that it is; a container may have no name for the number."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 class Key:

@@ -36,9 +36,8 @@ class Intake:
     def take_request(self, peer: Peer, frame: Frame, now: float) -> Event | None:
         header = frame.header
         if header.operation == _METADATA:
-            self._catalog.ask(
-                peer.link, header.id, _read_name(frame), lambda served: self._accounts.check(peer, served, _METADATA)
-            )
+            name = _read_question(frame).get("model")
+            self._catalog.ask(peer.link, header.id, name, lambda served: self._accounts.check(peer, served, _METADATA))
             return None
         if header.operation in self.controls:
             self._control(peer, frame)
@@ -107,19 +106,16 @@ class Intake:
 
     def _control(self, peer: Peer, frame: Frame) -> None:
         self._accounts.check_operator(peer, frame.header.operation)
-        question = from_json(get_only_array(frame)) if frame.header.n_arrays else {}
-        if not isinstance(question, dict):
-            raise BadFrame(f"a question is a JSON object, not {type(question).__name__}")
-        answer = to_json(self.controls[frame.header.operation](question))
+        answer = to_json(self.controls[frame.header.operation](_read_question(frame)))
         peer.link.send(pack(Kind.REPLY, [answer], id=frame.header.id, flags=Flag.FINAL))
 
 
-def _read_name(frame: Frame) -> str | None:
-    """Which model a question is about; None for the only one."""
+def _read_question(frame: Frame) -> dict[str, Any]:
+    """What is asked in JSON; nothing in particular where there is none."""
     question = from_json(get_only_array(frame)) if frame.header.n_arrays else {}
     if not isinstance(question, dict):
         raise BadFrame(f"a question is a JSON object, not {type(question).__name__}")
-    return question.get("model")
+    return question
 
 
 def get_only_array(frame: Frame) -> Any:

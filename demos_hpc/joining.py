@@ -5,19 +5,16 @@ from __future__ import annotations
 import time
 
 from .config import Config
-from .dialing import Dialed, dial_any
+from .dialing import ENTRY, Dialed, dial_any
 from .errors import DeadlineExceeded, DemosError, ServerLost
 from .fingerprint import describe_arithmetic
-from .logs import Logger
+from .logs import Logger, warn
 from .model import LoadedModel, load
-from .refusals import warn
 from .registry import Registry
 from .worker import Worker
 
 #: Seconds that a lost server is looked for, and between two looks, at first and at most.
 PATIENCE, FIRST_PAUSE, LONGEST_PAUSE = 60.0, 0.05, 2.0
-#: Seconds that a server has to let us in.
-ENTRY = 30.0
 _LOG = Logger("worker")
 
 

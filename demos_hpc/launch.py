@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import fcntl
-import getpass
 import os
 import socket
 import stat
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .config import Config
 from .errors import DemosError, LaunchError
+from .identity import find_user
 from .messages import Hello, Kind, Welcome, from_json, to_json
 from .peers import Person
 from .transport import LONGEST_WAIT, Arrival, Link, Port
@@ -73,7 +73,7 @@ class Launch:
 
     def _come_together(self, group: str) -> None:
         _check_size(self.size)
-        hello = Hello(self._role, group, socket.gethostname(), os.getpid(), _find_user(), self._bell.address)
+        hello = Hello(self._role, group, socket.gethostname(), os.getpid(), find_user(), self._bell.address)
         welcome = _call_roll(self._world, hello, self.config.roll_call_timeout)
         self._hellos = [Hello.from_dict(values) for values in welcome.hellos]
         self._bell.meet([h.bell for h in self._hellos], self.rank, welcome.token)
@@ -225,14 +225,6 @@ def _arrivals(port: Port, timeout: float) -> Iterator[Arrival]:
         yield from arrived
         if not arrived:
             time.sleep(ROLL_PAUSE)
-
-
-def _find_user() -> str:
-    """Whose process this is; a container may have no name for the number."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _check_size(size: int) -> None:

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -47,6 +48,14 @@ _ROOT.addHandler(logging.NullHandler())  # a library is silent until somebody li
 def name_request(client: int, number: int) -> str:
     """What a request is called in every log: ``"3:17"`` is number 17 of client 3."""
     return f"{client}:{number}"
+
+
+def warn(text: str) -> None:
+    """A line for the operator: on standard error, and in the log as well where that is a file."""
+    # In one write, or what others say at the same time comes in between where Python does not buffer.
+    print(f"demos-hpc: {text}\n", end="", file=sys.stderr, flush=True)
+    if any(isinstance(handler, _File) for handler in _ROOT.handlers):
+        Logger("operator").warning(text)
 
 
 class Logger:

@@ -121,7 +121,7 @@ class Metrics:
     ) -> None:
         """A worker takes the place called ``name``; where one was there before, it has been restarted.
 
-        ``transport`` is ``tcp``, ``unix``, ``mpi`` or ``loopback``.
+        ``transport`` is that of its link (`transport.Link`).
         """
         slot = self._slots.get(name)
         if slot is not None and slot.is_alive:
@@ -152,7 +152,7 @@ class Metrics:
         self.worker_left(worker)
 
     def worker_evicted(self, worker: int) -> None:
-        """A worker was given up: it was in one chunk for too long."""
+        """A worker was given up: it was in one chunk for too long, or answered something else than it was asked."""
         self._events["evictions"] += worker in self._peers
         self.worker_left(worker)
 

@@ -6,6 +6,7 @@ The client checks the same things with better words before anything travels; thi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -50,6 +51,8 @@ class Plan:
     block: int
     #: Bytes that one unit's answer takes.
     unit_bytes: int
+    #: Shape of one row (or cell) of each array of the answer.
+    widths: tuple[tuple[int, ...], ...]
     is_likelihood: bool = field(init=False)
     units: int = field(init=False)
     #: Units in the first frame.
@@ -97,6 +100,11 @@ class Plan:
             return 0, self.points
         return first % self.points, first % self.points + count
 
+    def is_answer(self, rows: int, layout: Layout) -> bool:
+        """Whether arrays of this layout are so many rows (or cells) of the answer."""
+        shapes = tuple([(rows, *width) for width in self.widths])
+        return layout.shapes == shapes and all(dtype is FLOAT64 for dtype in layout.dtypes)
+
     def merge_key(self, revision: int) -> Hashable:
         """Equal for requests that may share a chunk; None for one that may not."""
         if not self.merges:
@@ -139,9 +147,11 @@ def make_plan(spec: ModelSpec, header: Header, layout: Layout) -> Plan:
     is_block_major = bool(header.flags & Flag.BLOCK_MAJOR)
     if part_rows < rows and is_likelihood and not is_block_major:
         raise InvalidInput("a likelihood whose rows come in parts is block-major (BLOCK_MAJOR)")
-    width = {Operation.SAMPLE: d, Operation.EVALUATE: spec.n_outputs}.get(operation, 1)
+    columns = {Operation.SAMPLE: d, Operation.EVALUATE: spec.n_outputs}
+    widths: tuple[tuple[int, ...], ...] = ((columns[operation],) if operation in columns else (),)
     if operation in GRADIENTS:
-        width += d if header.flags & Flag.WRT_X else p
+        widths = ((), (d if header.flags & Flag.WRT_X else p,))
+    width = sum(map(math.prod, widths))
     return Plan(
         operation=operation,
         rows=rows,
@@ -154,6 +164,7 @@ def make_plan(spec: ModelSpec, header: Header, layout: Layout) -> Plan:
         is_block_major=is_block_major,
         merges=not blockwise and part_rows == rows <= MERGED_ROWS and 8 * width * rows <= INLINE_BYTES // 2,
         unit_bytes=8 * width * (1 if is_likelihood else unit_rows),
+        widths=widths,
         block=1 if blockwise or operation is Operation.EVALUATE else block,
     )
 

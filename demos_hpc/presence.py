@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .endpoint import Endpoint
 from .errors import DemosError
-from .refusals import warn
+from .logs import warn
 from .registry import Registry
 from .scribe import Scribe
 

@@ -55,8 +55,9 @@ def connect(
 ) -> RemoteModel:
     """Connects to the model ``name``: its name or UUID, or that of a server; left out where there is only one.
 
-    An analysis that was launched together with a server gets that server's models. Any other process finds a running
-    server in the registry (``DEMOS_REGISTRY``), the one with least to do where there are several.
+    An analysis that was launched together with a server gets that server's models; ``timeout``, ``retries`` and
+    ``reconnect`` mean nothing there. Any other process finds a running server in the registry (``DEMOS_REGISTRY``), the
+    one with least to do where there are several.
 
     Parameters
     ----------
@@ -96,6 +97,7 @@ def connect(
         model = call(name, config, transport=transport, retries=retries, reconnect=reconnect)
     fingerprints = model.metadata()["fingerprints"] if identical else []
     if len(fingerprints) > 1:
+        model.close()
         kinds = "; ".join(fingerprints)
         raise LaunchError(f"the workers are not alike, and results may differ in the last digit: {kinds}")
     return model

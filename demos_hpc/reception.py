@@ -17,10 +17,10 @@ from .config import Config
 from .dispatcher import Dispatcher
 from .door import Door, Guest
 from .errors import DemosError, InvalidInput, LaunchError
+from .logs import warn
 from .messages import Kind, Operation
 from .metrics import Queue
 from .peers import Peer, Person
-from .refusals import warn
 from .scribe import Scribe
 from .served import Served, Stored
 from .transport import Link
@@ -139,7 +139,9 @@ class Reception:
     def _admit(self, guest: Guest) -> None:
         knock, link, dispatcher = guest.knock, guest.link, self._dispatcher
         assert isinstance(link, StreamLink)
-        person = Person(guest.user, knock.host, knock.pid, knock.label)
+        # What stands behind # is between a supervisor and its own workers.
+        label = knock.label if guest.user == self._owner else knock.label.partition("#")[0]
+        person = Person(guest.user, knock.host, knock.pid, label)
         if guest.zstd:
             link.compressor = Compressor()
         if knock.role == "worker":
@@ -212,10 +214,11 @@ class Reception:
 
     @property
     def state(self) -> str:
-        """starting, ready or draining."""
+        """draining, ready, or starting: without any worker, perhaps not for the first time."""
         if self.is_draining:
             return "draining"
-        return "ready" if self._dispatcher.catalog.models else "starting"
+        has_workers = any(served.workers for served in self._dispatcher.catalog.models.values())
+        return "ready" if has_workers else "starting"
 
     def stop(self) -> None:
         """Lets the server end soon; may be called by a signal's handler."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from .errors import DemosError
 from .messages import Failure, Flag, Kind, to_json
 from .transport import Link
@@ -29,8 +27,3 @@ def make_result(id_: int, failure: Failure) -> Frame:
     """The result of a chunk that no worker has sent."""
     head = pack_failure(Kind.RESULT, id_, failure).head
     return Frame(read_header(head), head)
-
-
-def warn(text: str) -> None:
-    """A line for the operator, on standard error."""
-    print(f"demos-hpc: {text}", file=sys.stderr, flush=True)

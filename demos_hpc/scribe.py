@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from .errors import DemosError
-from .refusals import warn
+from .logs import warn
 
 T = TypeVar("T")
 

@@ -20,17 +20,16 @@ from .audit import Audit
 from .budgets import Budgets
 from .certificates import make_certificate
 from .config import Config
-from .dialing import find_user
 from .dispatcher import Dispatcher
 from .door import Door, House
 from .endpoint import HIGHEST_LOAD, Endpoint, find_binding, find_boot, is_loopback
 from .errors import InvalidInput, LaunchError
 from .exposition import SUFFIX, write_exposition
-from .identity import Key, make_key_file, read_keys
+from .identity import Key, find_user, make_key_file, read_keys
+from .logs import warn
 from .model import find_absolute
 from .presence import Presence
 from .reception import Reception
-from .refusals import warn
 from .registry import Registry
 from .revisions import Revisions
 from .scribe import Scribe
@@ -212,5 +211,5 @@ class Server:
         config = self._config
         if config.tls == "off" or (config.tls == "auto" and is_loopback(config.host)):
             return "", ""
-        certificate = make_certificate(Path.home() / ".demos-hpc" / "certificates")
+        certificate = make_certificate(config.certificate_directory)
         return str(certificate.path), certificate.fingerprint

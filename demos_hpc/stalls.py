@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .events import ClientResumed, ClientStalled, Event
+from .logs import warn
 from .peers import Peer
-from .refusals import warn
 
 
 class Stalls:

@@ -334,7 +334,7 @@ class Submit:
         part_rows = 0
         if n_rows > spec.block_rows:
             part_rows = self._count_part_rows(arrays[:n_per_row])
-            self._check_size(sum(array.nbytes for array in arrays), "request")
+            self._check_size(sum(array.nbytes for array in arrays), "a request")
             if outs is None:
                 outs = self._make_room(n_units, widths)
         return self._connection.start(
@@ -363,7 +363,7 @@ class Submit:
     def _make_room(self, n_units: int, widths: tuple[tuple[int, ...], ...]) -> list[FloatArray]:
         """The arrays of a large answer, before it is asked for: there may be no memory for it."""
         size = 8 * n_units * sum(math.prod(width) for width in widths)
-        self._check_size(size, "answer")
+        self._check_size(size, "an answer")
         try:
             return [np.empty((n_units, *width)) for width in widths]
         except (MemoryError, ValueError):
@@ -372,7 +372,7 @@ class Submit:
     def _check_size(self, size: int, what: str) -> None:
         most = self._max_request_bytes
         if size > most:
-            raise TooLarge(f"a {what} of {size} bytes; this server takes {most}: ask for less at a time")
+            raise TooLarge(f"{what} of {size} bytes; this server takes {most}: ask for less at a time")
 
 
 def _scatter(

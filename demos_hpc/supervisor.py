@@ -23,8 +23,8 @@ from .config import Config
 from .connection import Connection
 from .dialing import Dialed, dial
 from .errors import DeadlineExceeded, DemosError, LaunchError, RegistryError, ServerLost
+from .logs import warn
 from .messages import Operation
-from .refusals import warn
 from .registry import Registry
 from .starter import PYTHON
 from .threads import limit_threads
@@ -37,8 +37,8 @@ MOST_FAILURES = 3
 OPENING = 60.0
 #: Seconds for a dispatcher to answer, and where the server is about to end.
 PATIENCE, HURRY = 60.0, 10.0
-#: Seconds between two looks at a server that runs.
-LOOK = 1.0
+#: Seconds between two looks at a server that runs, and at one that begins.
+LOOK, GLANCE = 1.0, 0.02
 #: Seconds for children to end by themselves, beyond what requests under way are given.
 LEAVING = 15.0
 
@@ -153,7 +153,7 @@ class Supervisor:
                 return
             if time.monotonic() >= end:
                 raise LaunchError(f"the dispatcher of server {self._name!r} has not opened its door in {OPENING:g} s")
-            time.sleep(0.02)
+            time.sleep(GLANCE)
 
     def _dial(self) -> bool:
         for endpoint in self._registry.find(self._name):
@@ -216,7 +216,7 @@ class Supervisor:
             self._registry.withdraw(self._id)
         end = time.monotonic() + self._dispatcher.pause
         while not self._is_told and time.monotonic() < end:
-            time.sleep(0.02)
+            time.sleep(GLANCE)
         self._dispatcher.pause = min(2 * self._dispatcher.pause, LONGEST_PAUSE)
         self._start_dispatcher()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .errors import DemosError, Status
+from .errors import BadFrame, DemosError, Status
 from .greetings import Ticket
 from .messages import Kind, from_json, to_json
 from .peers import Peer
@@ -52,7 +52,7 @@ class Tickets:
             self._port.withdraw(address)
             return
         try:
-            faster = self._port.accept(address, 0.0, link, link.name)
+            faster = self._port.accept(address, link, link.name)
         except DemosError:  # it says so, and has not
             return
         link.send_here(pack(Kind.SWITCH))
@@ -86,9 +86,11 @@ class Ascent:
             if self._faster is not None and not frame.header.status:
                 self._port.begin(self._faster)
             return
+        if len(frame.arrays) != 1:
+            raise BadFrame(f"a ticket with {len(frame.arrays)} arrays instead of one")
         ticket = Ticket.from_dict(from_json(frame.arrays[0]))
         try:
-            self._faster = self._port.connect(ticket.address, 0.0, self._link, self._link.name)
+            self._faster = self._port.connect(ticket.address, self._link, self._link.name)
         except DemosError:  # another container, or another user's process: the socket will do
             self._link.send_here(pack(Kind.NOW, status=Status.NOT_OFFERED))
             return

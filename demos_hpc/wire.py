@@ -226,6 +226,15 @@ def read_header(buffer: bytearray, start: int = 0) -> Header:
     return header
 
 
+def lay_out(packed: Packed) -> list[memoryview]:
+    """The bytes of a frame as they travel over a stream: filled up to a multiple of `ALIGNMENT`."""
+    head, tail = packed
+    views = [memoryview(head), *(memoryview(array.reshape(-1).view(np.uint8)) for array in tail)]  # type: ignore[arg-type]
+    if gap := -sum(map(len, views)) % ALIGNMENT:
+        views.append(memoryview(bytes(gap)))
+    return views
+
+
 def read_layout(header: Header, buffer: bytearray, start: int = 0) -> Layout:
     """Dtypes, shapes and offsets of a frame's arrays; `BadFrame` where they contradict the header."""
     layout = _measure(_read_descriptors(header, buffer, start))

@@ -63,6 +63,8 @@ class Worker:
     def step(self) -> bool:
         """Takes what has arrived and computes one chunk; whether there was one."""
         for _, arrived in self._port.receive():
+            if self._is_over:  # that its link ends as well is no news
+                break
             if isinstance(arrived, DemosError):
                 raise arrived  # the dispatcher is no dispatcher
             self._take(arrived)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import random
 import socket
 import struct
@@ -74,8 +75,8 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 #: Turns after which something that needs so many will never come.
 MANY_TURNS = 200
-#: Seconds that such requests are given to be answered, all together.
-PATIENCE = 10.0
+#: Seconds that such requests are given to be answered, all together, and those of a good client, each.
+PATIENCE, TIMEOUT = 10.0, 20.0
 #: Characters that are shown of what went wrong.
 LONGEST_EXAMPLE = 4000
 #: Frames that one peer gets to say before it makes room for another.
@@ -106,7 +107,7 @@ class Service:
     """A server and one good worker."""
 
     def __init__(self) -> None:
-        self.config = Config(timeout=20.0, max_request_bytes=64 << 20, chunk_seconds=1e-4, heartbeat=1e3)
+        self.config = Config(timeout=TIMEOUT, max_request_bytes=64 << 20, chunk_seconds=1e-4, heartbeat=1e3)
         self.ahead = 0.0
         self.port = StreamPort()
         accounts = Accounts(name="hostile", rights=Rights())
@@ -129,13 +130,19 @@ class Service:
         self.worker = Worker("worker", port, port.add(there, "dispatcher"))
         self.worker.offer(lambda: LoadedModel(Gaussian()), "this process")
         self._ports = [self.port, port]
+        #: All that is open for those who have come.
+        self.sockets: set[socket.socket] = set()
         self.turn()
 
     def turn(self) -> None:
         """Everybody does what there is to do."""
         for _ in range(3):
-            while self.port.look():
+            for _ in range(MANY_TURNS):
+                if not self.port.look():
+                    break
                 self.dispatcher.step()
+            else:
+                raise RuntimeError("the server is awake all the time")
             self.dispatcher.step()
             if not self.worker.step():
                 break
@@ -145,6 +152,7 @@ class Service:
         before = set(self.port._links.values())
         self.reception._greet(sock)
         (link,) = set(self.port._links.values()) - before
+        self.sockets.add(link.sock)
         return link
 
     def expire(self) -> None:
@@ -157,6 +165,8 @@ class Service:
         self.reception.close(5.0)
         for port in self._ports:
             port.close()
+        for sock in self.sockets:
+            sock.close()
 
     def ask(self) -> None:
         """A good client comes, is served, and goes."""
@@ -217,7 +227,7 @@ def make_corpus() -> list[bytes]:
         pack(Kind.RESULT, [np.zeros(3)], operation=1, id=1, n_rows=3),
         pack(Kind.HELLO, [to_json(make_offer().to_dict())]),
         pack(Kind.HELLO, [to_json(Offer("evil", "f", failure={"status": 3, "message": "no"}).to_dict())]),
-        pack(Kind.HELLO, [to_json(Knock("client", "eve", "there", 1, make_nonce()).to_dict())]),
+        pack(Kind.HELLO, [to_json(Knock("client", "eve", "there", 1, "5e" * 32).to_dict())]),
         pack(Kind.PROOF, [to_json(Proof("key", "0" * 64, "eve").to_dict())]),
         pack(Kind.BEAT, [to_json(Beat(1 << 20).to_dict())]),
         pack(Kind.PING, id=3),
@@ -362,6 +372,7 @@ class Peer:
         self._service = service
         self.sock, its = socket.socketpair()
         self.sock.setblocking(False)
+        service.sockets.add(self.sock)
         self.link = service.accept(its)
         self._inflow = Inflow(self._place)
         self.frames: list[Frame] = []
@@ -452,6 +463,7 @@ class Peer:
         for _ in range(MANY_TURNS):
             self._service.turn()
             if self.link.is_closed:
+                self._service.sockets -= {self.sock, self.link.sock}
                 return True
         return False
 
@@ -519,8 +531,13 @@ class Attack:
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
         """The server's complaints are its operator's; models may overflow."""
-        with contextlib.redirect_stderr(Nowhere()), np.errstate(all="ignore"):
-            yield
+        before = logging.root.manager.disable
+        logging.disable()
+        try:
+            with contextlib.redirect_stderr(Nowhere()), np.errstate(all="ignore"):
+                yield
+        finally:
+            logging.disable(before)
 
     def _look(self) -> None:
         """Whether everybody has heard something, and a good client is served."""

@@ -25,6 +25,7 @@ from demos_hpc.errors import DemosError
 from demos_hpc.identity import ANYBODY, Key
 from demos_hpc.joining import join
 from demos_hpc.messages import Operation
+from demos_hpc.reception import Reception
 from demos_hpc.recovery import LastingConnection
 from demos_hpc.server import Server
 from demos_hpc.testing import Gaussian
@@ -35,6 +36,8 @@ GATE = "inside:Gate"
 SOON = 20.0
 #: Seconds between two looks of a server at its clock; a second, but for tests.
 LOOK = 0.02
+#: Seconds after which a server shows anew how it is, though its heart beats as slowly as others'.
+NEWS = 0.1
 
 
 class Blocks(Gaussian):
@@ -48,6 +51,9 @@ class Gate(Gaussian):
     """A `Gaussian` whose log_density waits at rows above 100 until somebody opens."""
 
     opened, entered = threading.Event(), threading.Event()
+
+    def __init__(self) -> None:
+        super().__init__(name="gate")
 
     def log_density(self, x: Any, params: Any) -> Any:
         if (x[:, 0] > 100).any():
@@ -165,6 +171,15 @@ class ServerHere:
             worker.end()
 
 
+def _tick_often(tick: Callable[[Reception, float], None]) -> Callable[[Reception, float], None]:
+    def tick_often(reception: Reception, now: float) -> None:
+        if reception._config.heartbeat < 3600.0:
+            reception._next_beat = min(reception._next_beat, now + NEWS)
+        tick(reception, now)
+
+    return tick_often
+
+
 class Hall:
     """A directory where servers of this process meet, and nobody else; ``registry`` is where they are listed."""
 
@@ -173,6 +188,7 @@ class Hall:
         self.registry = registry
         self._monkeypatch = monkeypatch
         monkeypatch.setattr(dispatcher, "LONGEST_WAIT", LOOK)
+        monkeypatch.setattr(Reception, "tick", _tick_often(Reception.tick))
         Gate.opened.clear()
         Gate.entered.clear()
         # Only the main thread may handle signals.
@@ -190,7 +206,6 @@ class Hall:
             "key_file": str(self.key_file),
             "authentication": "key",
             "timeout": SOON,
-            "heartbeat": 0.2,
         }
         return Config().changed(**(defaults | settings))
 
@@ -201,12 +216,13 @@ class Hall:
         for _ in range(workers):
             server.add_worker()
         if workers:
-            server.wait_for_entry(lambda entry: entry.workers == workers, f"{workers} workers")
+            server.wait_for_entry(lambda entry: entry.workers >= workers, f"{workers} workers")
         return server
 
     def make_caller(self, name: str | None = None, **options: Any) -> RemoteModel:
-        """Whoever asks for the model or server of this name."""
-        return call(name, self.make_config(), **options)
+        """Whoever asks for the model or server of this name; ``options`` are those of `call`, and settings."""
+        settings = {key: options.pop(key) for key in list(options) if key in Config.__dataclass_fields__}
+        return call(name, self.make_config(**settings), **options)
 
     @contextlib.contextmanager
     def pass_for(self, user: str) -> Iterator[None]:

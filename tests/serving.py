@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,12 @@ from demos_hpc.registry import Registry
 OPENING = 60.0
 #: Seconds for a server to end that has been told to.
 ENDING = 30.0
+#: How callers of this host reach a server: the way through the door, and whether busy links leave it.
+WAYS: dict[str, tuple[str, dict[str, str]]] = {
+    "auto": ("auto", {}),
+    "unix": ("unix", {"upgrade": "off"}),
+    "tcp": ("tcp", {"upgrade": "off"}),
+}
 #: Seconds between two looks at something that tells nobody when it happens.
 LOOK = 0.005
 
@@ -69,7 +75,7 @@ class Operator:
 class ServerApart:
     """A server called ``name`` that runs, with all that it keeps in ``directory``; ``settings`` as in `Config`.
 
-    ``before`` are words before its command; ``keys`` are those of other users, beside the owner's.
+    ``transport`` is one of `WAYS`; ``keys`` are those of other users, beside the owner's.
     """
 
     def __init__(
@@ -79,22 +85,22 @@ class ServerApart:
         *,
         workers: int = 2,
         name: str = "apart",
-        before: Sequence[str] = (),
-        variables: Mapping[str, str] | None = None,
+        transport: str = "auto",
         keys: Sequence[Key] = (),
         **settings: Any,
     ) -> None:
         self.name = name
         self.directory = directory
         self.mark = os.urandom(8).hex()
-        self.environment = make_environment(directory, self.mark, **settings) | dict(variables or {})
+        self.way, more = WAYS[transport]
+        self.environment = make_environment(directory, self.mark, **{**more, **settings})
         self.config = Config.load(self.environment)
         self.registry = Registry(self.config.registry_directory)
         make_key_file(self.config.key_path, find_user())
         with self.config.key_path.open("a", encoding="ascii") as file:
             file.writelines(f"{key.id} {key.secret.hex()}\n" for key in keys)
         self._log = directory / f"{name}.log"
-        command = [*before, sys.executable, "-m", "demos_hpc", "serve", model]
+        command = [sys.executable, "-m", "demos_hpc", "serve", model]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--workers", str(workers), "--name", name],
@@ -132,13 +138,13 @@ class ServerApart:
         """A bare connection through the door; `Dialed.port` is to be closed."""
         endpoint = self.find()
         assert endpoint is not None, f"server {self.name} does not run"
-        return dial(endpoint, self.config, role, seconds=seconds, **options)
+        return dial(endpoint, self.config, role, seconds=seconds, **{"transport": self.way, **options})
 
-    def knock(self, transport: str = "auto") -> socket.socket:
+    def knock(self, way: str = "") -> socket.socket:
         """A bare connection to the door, for those who do not say what they should."""
         endpoint = self.find()
         assert endpoint is not None, f"server {self.name} does not run"
-        if transport == "tcp":
+        if (way or self.way) == "tcp":
             return socket.create_connection((endpoint.host, endpoint.port), OPENING)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.connect("\0" + endpoint.unix.removeprefix("@"))
@@ -153,10 +159,10 @@ class ServerApart:
         finally:
             operator.close()
 
-    def connect(self, *, transport: str = "auto", timeout: float | None = None, **options: Any) -> RemoteModel:
+    def connect(self, *, timeout: float | None = None, **options: Any) -> RemoteModel:
         """A client in this process and thread."""
         config = self.config if timeout is None else self.config.changed(timeout=timeout)
-        return call(self.name, config, transport=transport, **options)
+        return call(self.name, config, transport=self.way, **options)
 
     def stop(self) -> tuple[str, ...]:
         """Ends the server as Ctrl-C would; returns the commands of processes that it left behind."""

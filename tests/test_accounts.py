@@ -530,7 +530,7 @@ def test_labels_are_not_hoarded(house: House) -> None:
     for nth in range(MOST_CAREERS + 50):
         peer = make_known(house, Person("root", "node7", nth, f"s.0#{nth}"), nth)
         house.accounts.note_serving(peer, served)
-        house.accounts.note_evicted(peer)
+        house.accounts.note_evicted(peer, "is slow")
     for labels in (house.accounts.careers, house.accounts.evicted):
         assert len(labels) <= MOST_CAREERS
         assert f"s.0#{MOST_CAREERS + 49}" in labels

@@ -20,9 +20,9 @@ TESTS = Path(__file__).parent
 FLOORS: dict[str, tuple[str, ...]] = {
     "0 words": ("errors", "version"),
     "1 what is said": (
-        "messages", "greetings", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads", "watchdog",
-        "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates", "shared_files",
-        "logs", "journal",
+        "messages", "greetings", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads",
+        "watchdog", "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates",
+        "shared_files", "logs", "journal",
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model", "cost", "quadrature", "starter"),
     "3 brain": (
@@ -31,20 +31,25 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "4 transport": (
         "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi",
-        "transport.inflow", "transport.compression", "transport.patience", "transport.tuning", "transport.tcp", "transport.pair", "transport.shared", "transport.joined", "peers", "refusals", "stalls", "calls", "catalog",
-        "chronicle", "accounts", "recall", "intake", "door", "upgrade", "scribe", "presence",
+        "transport.inflow", "transport.compression", "transport.patience", "transport.tuning", "transport.tcp",
+        "transport.pair", "transport.shared", "transport.joined", "peers", "refusals", "stalls", "calls",
+        "catalog", "chronicle", "accounts", "recall", "intake", "door", "upgrade", "scribe", "presence",
     ),
-    "5 worker and client": ("dialing", "worker", "connection", "operating", "survey", "recovery", "tracing", "submit", "likelihood", "samplers", "client", "launch"),
+    "5 worker and client": (
+        "dialing", "worker", "connection", "operating", "survey", "recovery", "tracing", "submit", "likelihood",
+        "samplers", "client", "launch",
+    ),
     "6 dispatcher": ("dispatcher", "reception", "joining"),
     "7 what they are used for": (
-        "calling", "local", "server", "supervisor", "programs", "subject", "checks", "density_checks", "sampler_checks", "testing", "models",
-        "models.detector", "models.earth", "models.oscillation", "models.event_rates", "models.neutrino", "demo",
-        "plots",
+        "calling", "local", "server", "supervisor", "programs", "subject", "checks", "density_checks",
+        "sampler_checks", "testing", "models", "models.detector", "models.earth", "models.oscillation",
+        "models.event_rates", "models.neutrino", "demo", "plots",
     ),
     "8 command line": (
         "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output", "cli.quantities",
-        "cli.rates", "cli.dashboard", "cli.arrays",
-        "cli.group", "cli.operators", "cli.watching", "cli.servers", "cli.launches", "cli.choice", "cli.examination", "cli.figures", "cli.operations", "cli", "cli.rank", "__main__",
+        "cli.rates", "cli.dashboard", "cli.arrays", "cli.group", "cli.operators", "cli.watching", "cli.servers",
+        "cli.launches", "cli.choice", "cli.examination", "cli.figures", "cli.operations", "cli", "cli.rank",
+        "__main__",
     ),
     "9 front door": ("",),
 }  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demos_hpc.transport.buffers import SMALLEST, Buffers
+from demos_hpc.transport.buffers import KEEP_SECONDS, SMALLEST, Buffers
 from demos_hpc.wire import FLOAT64, pack, read_header, read_layout
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=60)
@@ -103,3 +103,32 @@ def test_whatever_is_taken_and_dropped_what_is_held_keeps_its_contents(sizes: li
     for nth, view in held.items():
         assert (view == nth).all()
     assert buffers._kept_bytes <= 6 * SMALLEST
+
+
+def test_what_is_not_needed_any_more_goes_back_to_the_kernel() -> None:
+    buffers = Buffers()
+    held = [buffers.take(FLOAT64, (ROWS,)) for _ in range(5)]
+    held.append(buffers.take(FLOAT64, (8 * ROWS,)))
+    buffers.trim(0.0)
+    del held[1:]
+    buffers.take(FLOAT64, (ROWS,))
+    buffers.trim(KEEP_SECONDS / 2)  # not yet
+    assert buffers._kept_bytes == 13 * SMALLEST
+    buffers.trim(KEEP_SECONDS)
+    assert buffers._kept_bytes == 2 * SMALLEST, "the one that is held, and the one that was needed"
+    buffers.trim(2 * KEEP_SECONDS)
+    assert buffers._kept_bytes == SMALLEST
+    held.clear()
+    buffers.trim(3 * KEEP_SECONDS)
+    assert buffers._kept_bytes == 0
+
+
+def test_what_is_held_stays_however_long() -> None:
+    buffers = Buffers()
+    first, last = (buffers.take(FLOAT64, (ROWS,)) for _ in range(2))
+    first[:], last[:] = 1.0, 2.0
+    for turn in range(5):
+        buffers.trim(turn * KEEP_SECONDS)
+        buffers.take(FLOAT64, (ROWS,))[:] = 3.0
+    assert (first == 1.0).all()
+    assert (last == 2.0).all()

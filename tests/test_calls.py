@@ -12,9 +12,9 @@ from service import make_request
 
 from demos_hpc.blocks import limit_run
 from demos_hpc.calls import Batch, Call
-from demos_hpc.errors import BadFrame, InvalidInput
+from demos_hpc.errors import BadFrame, InvalidInput, ModelFailed, Status
 from demos_hpc.events import Part, SendPart
-from demos_hpc.messages import Flag, Kind, Operation
+from demos_hpc.messages import Array, Failure, Flag, Kind, Operation, to_json
 from demos_hpc.model import LoadedModel
 from demos_hpc.served import Served
 from demos_hpc.spec import ModelSpec, Observable, Output, Parameter
@@ -197,15 +197,52 @@ def test_results_that_do_not_fit() -> None:
     calls = [make_call(Operation.LOG_DENSITY, [X[:1], POINT], id=i) for i in range(3)]
     batch = Batch(WORKER, calls, [Part(i, 0, 1) for i in range(3)])
     batch.pack(1)
-    for arrays in ([], [np.zeros(2)], [np.zeros(())], [np.zeros(3, np.float32)], [np.zeros(3), np.zeros(2)]):
-        assert not batch.fits(receive(pack(Kind.RESULT, arrays, id=1)))
-    bad = pack(Kind.RESULT, [np.zeros(3)], id=1)
+    good = np.zeros(3)
+    wrong = ([], [np.zeros(2)], [np.zeros(())], [np.zeros((3, 1))], [good.astype("f4")], [good, good])
+    for arrays in wrong:
+        assert not batch.fits(receive(pack(Kind.RESULT, arrays, id=1, n_rows=3)))
+    bad = pack(Kind.RESULT, [good], id=1, n_rows=3)
     bad.head[64 + 8] = 2
     assert not batch.fits(Frame(read_header(bad.head), bad.head))
-    assert batch.fits(receive(pack(Kind.RESULT, [np.zeros(3), np.zeros((3, 2))], id=1)))
-    one = Batch(WORKER, calls[:1], [Part(0, 0, 1)])
-    one.pack(1)
-    assert not one.fits(receive(pack(Kind.RESULT, [np.zeros(1)], id=1, n_rows=2)))
+    assert not batch.fits(receive(pack(Kind.RESULT, [good], id=1, n_rows=2)))
+    assert batch.fits(receive(pack(Kind.RESULT, [good], id=1, n_rows=3)))
+
+
+@pytest.mark.parametrize(
+    ("operation", "arrays", "widths"),
+    [
+        (Operation.LOG_DENSITY, [X[:5], POINT], [()]),
+        (Operation.LOG_DENSITY_GRADIENT, [X[:5], POINT], [(), (SPEC.n_params,)]),
+        (Operation.LOG_LIKELIHOOD, [X[:5], POINT[np.newaxis]], [()]),
+        (Operation.LOG_LIKELIHOOD_GRADIENT, [X[:5], POINT[np.newaxis]], [(), (SPEC.n_params,)]),
+    ],
+)
+def test_results_that_fit(operation: Operation, arrays: list[Array], widths: list[tuple[int, ...]]) -> None:
+    call = make_call(operation, arrays)
+    batch = Batch(WORKER, [call], [Part(0, 0, call.plan.units)])
+    batch.pack(1)
+    result = [np.zeros((batch.rows, *width)) for width in widths]
+    assert batch.fits(receive(pack(Kind.RESULT, result, id=1, n_rows=batch.rows)))
+    assert not batch.fits(receive(pack(Kind.RESULT, [*result, result[0]], id=1, n_rows=batch.rows)))
+
+
+def test_failures_that_fit_have_a_reason() -> None:
+    call = make_call(Operation.LOG_DENSITY, [X[:1], POINT])
+    batch = Batch(WORKER, [call], [Part(0, 0, 1)])
+    batch.pack(1)
+
+    def fail(status: int, *reasons: object) -> bool:
+        return batch.fits(receive(pack(Kind.RESULT, [to_json(reason) for reason in reasons], id=1, status=status)))
+
+    reason = Failure.of(ModelFailed("it is out of paper")).to_dict()
+    assert fail(Status.MODEL_FAILED, reason)
+    assert not fail(Status.MODEL_FAILED)
+    assert not fail(Status.MODEL_FAILED, [1])
+    assert not fail(Status.INVALID_INPUT, reason)
+    assert not fail(999, reason | {"status": 999})
+    assert not fail(Status.CANCELLED), "somebody still waits"
+    call.status = int(Status.DEADLINE)
+    assert fail(Status.CANCELLED)
 
 
 def test_rows_that_depend_on_one_another_are_never_merged() -> None:

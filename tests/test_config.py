@@ -79,6 +79,7 @@ def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
         ("DEMOS_TIMEOUT", "nan", "timeout is nan; it is a number >= 0"),
         ("DEMOS_WINDOW_BYTES", "1e6", "window_bytes is '1e6'; it is of type int"),
         ("DEMOS_WINDOW_BYTES", "", "window_bytes is ''; it is of type int"),
+        ("DEMOS_PORT", "70000", "port is 70000; it is a number from 1 to 65535, or 0 for any"),
         ("DEMOS_BELL", "gong", "bell is 'gong'; it is 'auto' or 'udp'"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demos_hpc.config import Config
-from demos_hpc.connection import Connection
+from demos_hpc.connection import GRACE, Connection
 from demos_hpc.errors import BadFrame, BadVersion, DeadlineExceeded, DemosError, InternalError, ServerLost, Status
 from demos_hpc.future import Future
 from demos_hpc.messages import Array, Failure, Flag, Kind, Operation, to_json
@@ -306,6 +306,41 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
     desk.reply(future.id, [VALUES])  # too late
     desk.reply(other.id, [VALUES])
     np.testing.assert_array_equal(other.result(), VALUES)
+
+
+def test_a_question_is_given_up_at_its_deadline_and_no_later() -> None:
+    """The server knows none of questions, so there is no word of it to wait for."""
+    desk = Desk(Config(timeout=0.05))
+    start = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        desk.connection.ask(Operation.METADATA, {}).result()
+    assert 0.05 <= time.monotonic() - start < GRACE
+
+
+def test_why_it_is_over_is_what_was_said_first() -> None:
+    desk = Desk()
+    future = desk.start()
+    desk.link.send(pack(Kind.END))
+    desk.connection._port._arrived.append((desk.connection._link, ServerLost("closed")))  # type: ignore[attr-defined]
+    for _ in range(2):
+        with pytest.raises(ServerLost, match="the server has ended"):
+            future.result()
+        with pytest.raises(ServerLost, match="the server has ended"):
+            desk.start()
+
+
+def test_a_fork_does_not_say_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    future = desk.start()
+    monkeypatch.setattr("demos_hpc.connection.os.getpid", lambda: -1)
+    assert not desk.connection.is_ours
+    for do in (desk.start, future.result, future.cancel):
+        with pytest.raises(RuntimeError, match="not to its forks"):
+            do()
+    monkeypatch.undo()
+    assert desk.connection.is_ours
+    desk.reply(future.id, [VALUES])
+    assert future.result().tolist() == VALUES.tolist()
 
 
 # ---- anything at all -----------------------------------------------------------------------------------------

@@ -18,11 +18,14 @@ from demos_hpc.calls import Batch
 from demos_hpc.config import Config
 from demos_hpc.errors import BadFrame, DemosError, InternalError, InvalidInput, ModelFailed, NotOffered, Status
 from demos_hpc.messages import Array, Flag, Kind, Offer, Operation, from_json, to_json
+from demos_hpc.model import LoadedModel
+from demos_hpc.peers import Person
 from demos_hpc.testing import FakeClock, Gaussian
 from demos_hpc.wire import DTYPES, HEADER_BYTES, INLINE_BYTES, Packed, join, pack, read_header
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=150)
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.bin"))
+#: One message each; stream.bin is what comes over a socket.
+GOLDEN = sorted(path for path in (Path(__file__).parent / "golden").glob("*.bin") if path.stem != "stream")
 MODEL = Gaussian(block_rows=16)
 X = np.random.default_rng(11).normal(size=(40, 1))
 POINT = np.array([0.5, 2.0])
@@ -337,7 +340,7 @@ RESULTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("merged", [False, True], ids=["one request", "merged"])
 @pytest.mark.parametrize("name", RESULTS)
-def test_a_result_that_is_none_fails_its_requests_and_no_others(name: str, merged: bool) -> None:
+def test_whose_result_is_none_is_given_up_and_others_answer(name: str, merged: bool) -> None:
     service = Service(MODEL, n_offers=2)
     false = service.add_false_worker()
     offer(false, service)
@@ -353,22 +356,31 @@ def test_a_result_that_is_none_fails_its_requests_and_no_others(name: str, merge
                 fields = {k: v for k, v in RESULTS[name].items() if k != "arrays"}
                 false.send(pack(Kind.RESULT, RESULTS[name]["arrays"], id=frame.header.id, **fields))
         service.dispatcher.step()
-    service.dispatcher.lose(false.there)
+    assert false.there not in service.dispatcher.peers
     service.add_worker(MODEL)
     for future in futures:
-        error = future.exception(timeout=10)
-        assert isinstance(error, DemosError) or future.result().tolist() == TRUTH[:size].tolist()
+        assert future.result(timeout=10).tolist() == TRUTH[:size].tolist()
     assert_serves(service)
 
 
-def test_results_that_nobody_waits_for_are_dropped() -> None:
+@pytest.mark.parametrize("id_", [0, 1, 2, 2**63])
+def test_who_answers_unasked_is_given_up(id_: int) -> None:
     service = Service(MODEL, n_offers=2)
     false = service.add_false_worker()
     offer(false, service)
-    for id_ in (0, 1, 2, 2**63):
-        false.send(pack(Kind.RESULT, [np.zeros(1)], id=id_, n_rows=1))
-    service.dispatcher.lose(false.there)
+    false.send(pack(Kind.RESULT, [np.zeros(1)], id=id_, n_rows=1))
+    service.dispatcher.step()
+    assert false.there not in service.dispatcher.peers
     assert_serves(service)
+
+
+def test_a_client_has_no_results_to_give() -> None:
+    service = Service(MODEL)
+    service.turn()
+    peer = service.add_peer()
+    error = read_error(peer.ask_one(pack(Kind.RESULT, [np.zeros(1)], id=1, n_rows=1)))
+    assert isinstance(error, InvalidInput)
+    assert_serves(service, peer)
 
 
 # ---- workers that are lost -----------------------------------------------------------------------------------
@@ -418,6 +430,65 @@ def test_a_worker_that_was_given_up_is_told_of_the_end(capfd: pytest.CaptureFixt
     assert arrived[-1] == Kind.END
     stuck.serve()  # ends
     assert "is given up" in capfd.readouterr().err
+
+
+# ---- signs of life, and guests -------------------------------------------------------------------------------
+
+
+def test_a_ping_is_answered_whatever_else_there_is_to_do() -> None:
+    service = Service(MODEL)
+    peer = service.add_peer()
+    service.workers.clear()
+    peer.send(make_request(Operation.LOG_DENSITY, [X, POINT]))
+    (frame,) = peer.ask(pack(Kind.PING, id=77))
+    assert (frame.header.kind, frame.header.id) == (Kind.PONG, 77)
+
+
+@pytest.mark.parametrize("kind", [Kind.TICKET, Kind.NOW], ids=lambda kind: kind.name)
+def test_links_of_a_launch_do_not_go_faster(kind: Kind) -> None:
+    service = Service(MODEL)
+    peer = service.add_peer()
+    error = read_error(peer.ask_one(pack(kind)))
+    assert isinstance(error, InvalidInput)
+    assert_serves(service, peer)
+
+
+def test_a_guest_that_is_lost_before_its_offer_fails_nobody() -> None:
+    service = Service(workers=0, n_offers=1)
+    asking, guest = service.add_peer(), Peer(service)
+    service.dispatcher.add_worker(guest.there, Person("ada"), is_guest=True)
+    asking.send(make_request(Operation.METADATA))
+    service.dispatcher.step()
+    service.dispatcher.lose(guest.there)
+    service.dispatcher.step()
+    assert asking.receive() == []  # another may come
+    service.add_worker(MODEL)
+    service.dispatcher.step()
+    assert from_json(asking.receive()[0].arrays[0])["spec"]["name"] == "gaussian"
+
+
+@pytest.mark.parametrize("is_guest", [False, True], ids=["of the launch", "a guest"])
+def test_at_the_end_workers_of_the_launch_are_waited_for(is_guest: bool) -> None:
+    """A worker that has an answer to give cannot end before somebody takes it; a guest's link simply ends."""
+    clock = FakeClock()
+    service = Service(workers=0, n_offers=1, clock=clock)
+    worker, peer = Peer(service), service.add_peer()
+    service.dispatcher.add_worker(worker.there, Person("ada"), is_guest=is_guest)
+    loaded = LoadedModel(MODEL)
+    worker.send(pack(Kind.HELLO, [to_json(Offer("w", "", loaded.source, loaded.spec.to_dict()).to_dict())]))
+    peer.send(make_request(Operation.LOG_DENSITY, [X[:1], POINT]))
+    service.dispatcher.step()
+    step, n_steps = service.dispatcher.step, []
+
+    def count() -> bool:
+        n_steps.append(clock.advance(1.0))
+        return step()
+
+    service.dispatcher.step = count  # type: ignore[method-assign]
+    left = service.dispatcher.serve(lambda: True)
+    assert (len(n_steps) > 5) is not is_guest
+    assert left == ["peer"]
+    assert worker.receive()[-1].header.kind == Kind.END
 
 
 # ---- defects of our own --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from launching import PACKAGE
+from serving import wait_until
 
 from demos_hpc.errors import ServerLost
 from demos_hpc.messages import Kind
@@ -257,7 +258,7 @@ stream, sleeper = StreamPort(), Sleeper(200e-6)
 shared = SharedPort(sleeper)
 port = JoinedPort(stream, shared, sleeper)
 front = stream.add(socket.socket(fileno=int(sys.argv[1])), "server")
-front.faster = shared.connect(sys.argv[2], 1.0, front, "server")
+front.faster = shared.connect(sys.argv[2], front, "server")
 flood = sys.argv[3] == "flood"
 sizes = [1, 300, 2000, 5000, 300_000]
 answers = 0
@@ -282,7 +283,9 @@ class Child:
         self.process = subprocess.Popen(command, pass_fds=[its.fileno()], env=environment)
         its.close()
         self.front = hub.stream.add(mine, f"child {self.process.pid}")
-        self.front.faster = hub.shared.accept(address, PATIENCE, self.front, self.front.name)
+        offered, _ = hub.shared._offered[address]
+        wait_until(lambda: offered.is_joined, PATIENCE, "the child has the memory")
+        self.front.faster = hub.shared.accept(address, self.front, self.front.name)
         self.count = 0
         self.ends: list[ServerLost] = []
         hub.children[self.front] = self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_a_worker_gives_up_looking(hall: Hall, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_worker_of_no_server(hall: Hall) -> None:
     hall.open(name="here", workers=0)
-    with pytest.raises(ServerLost, match="there is no server .*'there' in .*; there are: 'here'"):
+    with pytest.raises(ServerLost, match=r"there is no server .*'there' in .*; there are: 'here'"):
         come_in("there", hall.make_config())
 
 
@@ -108,7 +109,7 @@ def test_a_server_that_drains_gets_no_more_workers(hall: Hall) -> None:
 def test_a_worker_that_is_no_friend(hall: Hall, tmp_path: Path) -> None:
     server = hall.open(workers=0)
     key = tmp_path / "other"
-    key.write_text(f"{server.find().user} {'0123456789abcdef' * 4}\n", encoding="ascii")
+    key.write_text(f"{server.find().user} {secrets.token_hex(32)}\n", encoding="ascii")
     key.chmod(0o600)
     with pytest.raises(AccessRefused, match="does not let you in"):
         come_in("here", server.config.changed(key_file=str(key)))

@@ -322,6 +322,19 @@ def test_without_a_file_lines_go_to_standard_error(capsys: pytest.CaptureFixture
     assert err.endswith(f" info worker[{os.getpid()}] door: hello\n")
 
 
+@pytest.mark.parametrize("is_file", [False, True])
+def test_warnings_are_shown_once_and_stand_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_file: bool
+) -> None:
+    path = tmp_path / "demos.log"
+    configure("warning", path if is_file else None, json=is_file)
+    logs.warn("rank 3 has gone")
+    assert capsys.readouterr().err == "demos-hpc: rank 3 has gone\n"
+    if is_file:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        assert (found["level"], found["part"], found["event"]) == ("warning", "operator", "rank 3 has gone")
+
+
 def test_the_last_configuration_holds(tmp_path: Path) -> None:
     first = Log(tmp_path / "first.log")
     log.info("one")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from demos_hpc.client import RemoteModel
 from demos_hpc.connection import Connection
 from demos_hpc.errors import AccessRefused, BadFrame, DemosError, Draining, InvalidInput, LaunchError, ServerLost
 from demos_hpc.future import Future
-from demos_hpc.messages import Kind, Operation, to_json
+from demos_hpc.messages import Kind, Offer, Operation, to_json
+from demos_hpc.model import LoadedModel
 from demos_hpc.testing import Gaussian
 from demos_hpc.wire import pack
 
@@ -38,6 +38,11 @@ def enter(model: RemoteModel) -> Future:
     future = model.submit.log_density(SLOW, POINT)
     assert Gate.entered.wait(SOON)
     return future
+
+
+def ask_for_ever(model: RemoteModel) -> None:
+    while True:
+        model.metadata()
 
 
 def is_running(server: ServerHere) -> bool:
@@ -69,8 +74,7 @@ def test_a_server_that_drains_finishes_what_runs_and_takes_nothing_new(hall: Hal
         assert is_running(server)  # until it is told to stop
         assert ask(operator, Operation.STOP)["requests"] == 0
         with pytest.raises(ServerLost, match="the server has ended"):
-            while True:
-                model.metadata()
+            ask_for_ever(model)
     assert server.thread.end() is None
     assert server.find_entry() is None
 
@@ -170,11 +174,11 @@ allow = ["join"]
 
 
 @pytest.fixture
-def shared(hall: Hall, tmp_path: Path) -> Iterator[ServerHere]:
+def shared(hall: Hall, tmp_path: Path) -> ServerHere:
     """A server that lets others in, and writes down what they do."""
     access = tmp_path / "access.toml"
     access.write_text(ACCESS, encoding="utf-8")
-    yield hall.open(access_file=str(access), audit_file=str(tmp_path / "audit.jsonl"))
+    return hall.open(access_file=str(access), audit_file=str(tmp_path / "audit.jsonl"))
 
 
 def read_audit(server: ServerHere) -> list[dict[str, Any]]:
@@ -274,7 +278,7 @@ def test_nobody_goes_on_by_memory_where_the_server_does_not(hall: Hall, role: st
     connection = Connection(dialed.port, dialed.link, server.config)
     dialed.link.send(pack(Kind.TICKET))
     future = connection.ask(Operation.METADATA, {})
-    with pytest.raises(InvalidInput, match="stay on their sockets .DEMOS_UPGRADE."):
+    with pytest.raises(InvalidInput, match=r"stay on their sockets .DEMOS_UPGRADE."):
         future.result(timeout=SOON)
     dialed.port.close()
 
@@ -353,3 +357,27 @@ def test_many_come_at_once(hall: Hall) -> None:
     for thread in threads:
         thread.join(SOON)
     assert errors == []
+
+
+def test_a_server_without_workers_is_not_ready(hall: Hall) -> None:
+    server = hall.open(workers=0)
+    dialed = server.dial("worker")
+    loaded = LoadedModel(Gaussian())
+    dialed.link.send(pack(Kind.HELLO, [to_json(Offer("w", "", loaded.source, loaded.spec.to_dict()).to_dict())]))
+    server.wait_for_entry(lambda entry: entry.state == "ready", "is ready")
+    dialed.port.close()
+    server.wait_for_entry(lambda entry: entry.state == "starting", "waits for another")
+    server.add_worker()
+    server.wait_for_entry(lambda entry: entry.state == "ready", "is ready again")
+
+
+def test_labels_of_others_are_no_workers_of_the_supervisor(hall: Hall, shared: ServerHere) -> None:
+    with hall.pass_for("joan"):
+        dialed = shared.dial("worker", label="here.0#1")
+    loaded = LoadedModel(Gaussian())
+    dialed.link.send(pack(Kind.HELLO, [to_json(Offer("w", "", loaded.source, loaded.spec.to_dict()).to_dict())]))
+    with shared.operate() as operator:
+        told = wait_until(lambda: len((look := operator.look())["workers"]) == 2 and look, SOON, "joan's worker")
+        assert "here.0#1" not in told["careers"]
+        assert "here.0" in {worker["name"] for worker in told["workers"]}
+    dialed.port.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,8 @@ def truth() -> dict[str, tuple[bytes, int, int]]:
 
 
 @pytest.fixture
-def caching(hall: Hall) -> Iterator[ServerHere]:
-    yield hall.open("inside:Blocks", workers=2, cache_bytes=1 << 20)
+def caching(hall: Hall) -> ServerHere:
+    return hall.open("inside:Blocks", workers=2, cache_bytes=1 << 20)
 
 
 @pytest.mark.parametrize("transport", ["unix", "tcp"])
@@ -194,7 +194,7 @@ def test_a_slow_registry_keeps_nobody_waiting(
 
 def test_a_key_file_that_was_named_has_to_be_there(hall: Hall) -> None:
     missing = hall.directory / "nowhere"
-    with pytest.raises(InvalidInput, match="there is no key file .*nowhere .DEMOS_KEY_FILE."):
+    with pytest.raises(InvalidInput, match=r"there is no key file .*nowhere .DEMOS_KEY_FILE."):
         ServerHere(hall.make_config(key_file=str(missing)), "other", GAUSSIAN)
 
 
@@ -242,14 +242,14 @@ def test_limits_are_those_of_a_user_at_all_connections(hall: Hall, tmp_path: Pat
     with hall.pass_for("eve"):
         clients = [server.connect() for _ in range(3)]
         patient = server.connect(retries=100)
-    n_busy = 0
+    waits, begin = [], time.monotonic()
     for client in clients * 5:
         try:
             client.log_density(X, POINT)
         except Busy as error:
-            n_busy += 1
-            assert 0 < error.retry_after <= 1.0
-    assert 5 <= n_busy <= 10
+            waits.append(error.retry_after)
+    assert all(0 < wait <= 1.0 for wait in waits)
+    assert 15 - len(waits) <= 5 + 5 * (time.monotonic() - begin)
     np.testing.assert_array_equal(patient.log_density(X, POINT), TRUTH)  # tries again when it was told to
     with server.connect() as owner:
         for _ in range(20):
@@ -261,8 +261,8 @@ def test_limits_are_those_of_a_user_at_all_connections(hall: Hall, tmp_path: Pat
     server.stop()
     lines = [json.loads(line) for line in audit.read_text(encoding="ascii").splitlines()]
     outcomes = [line["outcome"] for line in lines if line["who"] == "eve" and line["what"] == "log_density"]
-    assert outcomes.count("busy") >= n_busy
-    assert outcomes.count("ok") == 16 - n_busy
+    assert outcomes.count("busy") >= len(waits)
+    assert outcomes.count("ok") == 16 - len(waits)
     assert ANYBODY not in {line["who"] for line in lines}
 
 

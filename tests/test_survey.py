@@ -19,10 +19,9 @@ from test_endpoint import ENDPOINT
 
 from demos_hpc import survey as module
 from demos_hpc.config import Config
-from demos_hpc.dialing import find_user
 from demos_hpc.endpoint import Endpoint, find_boot
 from demos_hpc.errors import AccessRefused, InvalidInput, RegistryError, ServerLost
-from demos_hpc.identity import make_key_file
+from demos_hpc.identity import find_user, make_key_file
 from demos_hpc.registry import Registry
 from demos_hpc.survey import (
     DEAD,

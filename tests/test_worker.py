@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,10 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demos_hpc.errors import BadFrame, DemosError, InternalError, InvalidInput, ModelFailed, ModelNotFound, Status
+from demos_hpc import worker as worker_module
+from demos_hpc.errors import (
+    BadFrame,
+    DemosError,
+    InternalError,
+    InvalidInput,
+    ModelFailed,
+    ModelNotFound,
+    ServerLost,
+    Status,
+)
+from demos_hpc.greetings import Beat
 from demos_hpc.messages import Failure, Flag, Kind, Offer, Operation, from_json
 from demos_hpc.model import LoadedModel, load
-from demos_hpc.testing import Failing, Gaussian, LinearGaussian
+from demos_hpc.refusals import refuse
+from demos_hpc.testing import Failing, FakeClock, Gaussian, LinearGaussian
 from demos_hpc.transport.loopback import LoopbackPort, make_pair
 from demos_hpc.wire import DTYPES, Frame, Packed, pack, read_header
 from demos_hpc.worker import Worker
@@ -261,3 +276,63 @@ def test_whatever_frames_come_each_chunk_is_answered_once(messages: list[Packed]
     chunks = [header.id for header in headers if header.kind == Kind.CHUNK]
     assert sorted(result.header.id for result in desk.receive()) == sorted(chunks)
     desk.assert_computes()
+
+
+# ---- through the door ----------------------------------------------------------------------------------------
+
+
+def make_beating(monkeypatch: pytest.MonkeyPatch, seconds: float) -> tuple[Desk, FakeClock]:
+    """A worker that says every so often how it is, and the clock that it looks at."""
+    clock = FakeClock(1000.0)
+    monkeypatch.setattr(worker_module, "time", SimpleNamespace(monotonic=clock, perf_counter_ns=time.perf_counter_ns))
+    desk = Desk()
+    desk.worker._beat_seconds, desk.worker._next_beat = seconds, 0.0 if seconds < math.inf else math.inf
+    return desk, clock
+
+
+def count_beats(desk: Desk) -> int:
+    beats = [frame for frame in desk.receive() if frame.header.kind == Kind.BEAT]
+    for beat in beats:
+        assert 1 << 20 < Beat.from_dict(from_json(beat.arrays[0])).rss < 1 << 40
+    return len(beats)
+
+
+def test_a_worker_says_every_so_often_how_much_memory_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, clock = make_beating(monkeypatch, 5.0)
+    counts = []
+    for _ in range(11):
+        desk.worker.step()
+        counts.append(count_beats(desk))
+        clock.advance(1.0)
+    assert counts == [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
+    clock.advance(100.0)  # a long chunk
+    desk.worker.step()
+    desk.worker.step()
+    assert count_beats(desk) == 1
+    desk.assert_computes()
+
+
+def test_a_worker_of_a_launch_has_no_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, clock = make_beating(monkeypatch, math.inf)
+    for _ in range(3):
+        desk.worker.step()
+        clock.advance(1e9)
+    assert count_beats(desk) == 0
+
+
+def test_a_worker_that_is_not_wanted_ends_with_the_reason() -> None:
+    desk = Desk()
+    refuse(desk.link, 0, ModelFailed("two different models are called 'gaussian'"))
+    with pytest.raises(ModelFailed, match="two different models"):
+        desk.worker.serve()
+
+
+def test_the_end_of_the_link_behind_the_end_is_no_news() -> None:
+    desk = Desk()
+    desk.link.send(pack(Kind.END))
+    desk.worker._port._arrived.append((desk.worker._link, ServerLost("closed by the other side")))  # type: ignore[attr-defined]
+    desk.worker.serve()
+    desk = Desk()
+    desk.worker._port._arrived.append((desk.worker._link, ServerLost("closed by the other side")))  # type: ignore[attr-defined]
+    with pytest.raises(ServerLost):
+        desk.worker.serve()

@@ -49,10 +49,10 @@ enum demos_kind {
     DEMOS_PING = 13,      /* any -> d  are you there? */
     DEMOS_PONG = 14,      /* d -> any  I am */
     DEMOS_BEAT = 15,      /* w -> d  how I am (JSON) */
-    DEMOS_TICKET = 16,    /* any -> d  may we go on by MPI? d -> any  there, or not (JSON) */
-    DEMOS_NOW = 17,       /* any -> d  I connect now (JSON) */
-    DEMOS_SWITCH = 18,    /* d -> any  what follows goes by MPI; with a status: it stays here */
-    DEMOS_RING = 19,      /* both ways  look into your MPI mailbox */
+    DEMOS_TICKET = 16,    /* any -> d  may we go on through shared memory? d -> any  here it is (JSON) */
+    DEMOS_NOW = 17,       /* any -> d  I have it; with a status: I cannot have it */
+    DEMOS_SWITCH = 18,    /* d -> any  it is ours; with a status: there is none */
+    DEMOS_RING = 19,      /* both ways  look into the shared memory */
     DEMOS_COMPRESSED = 20 /* both ways  a large frame, compressed */
 };
 

@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .quantities import format_count, format_share, format_size, format_time
+from .quantities import format_count, format_number_of, format_share, format_size, format_time
 from .rates import Rate, Rates, compare
 
 #: Lines of a table; the rest is counted.
@@ -99,11 +99,9 @@ def _show_head(description: Mapping[str, Any]) -> Text:
     workers, users = description["workers"], description["users"]
     alive = sum(worker["is_alive"] for worker in workers)
     clients = sum(user["clients"] for user in users)
+    peers = f"{format_number_of(alive, 'worker')}, {format_number_of(clients, 'client')}"
     head = Text(_clean(description["server"]), style="bold")
-    head.append(
-        f"  up {format_time(description['uptime_seconds'])}, {_count(alive, 'worker')}, {_count(clients, 'client')}",
-        style="not bold",
-    )
+    head.append(f"  up {format_time(description['uptime_seconds'])}, {peers}", style="not bold")
     return head
 
 
@@ -289,7 +287,3 @@ def _order(name: str) -> list[tuple[int, str]]:
 
 def _name(key: str) -> str:
     return _clean(key).lower().replace("_", " ")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

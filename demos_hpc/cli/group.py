@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ..errors import DemosError, RemoteTraceback
+from ..errors import DemosError, RegistryError, RemoteTraceback
 from ..model import format_traceback
 
 #: Where the words of the command line are kept in a context, for commands that start themselves again under MPI.
@@ -37,10 +37,11 @@ def show_error(error: DemosError) -> None:
     """The error in one line on standard error, below what the model itself said."""
     sys.stdout.flush()
     cause = error.__cause__
-    if cause is not None:
+    if cause is not None and not isinstance(error, RegistryError):  # which says all there is to know
         text = str(cause) if isinstance(cause, RemoteTraceback) else format_traceback(error)
         print(text.strip(), file=sys.stderr)
-    print(f"demos-hpc: {error}", file=sys.stderr, flush=True)
+    # In one write, or what others say at the same time comes in between where Python does not buffer.
+    print(f"demos-hpc: {error}\n", end="", file=sys.stderr, flush=True)
 
 
 class WithScript(TyperCommand):

@@ -14,16 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import Config
-from ..dialing import find_user
 from ..endpoint import Endpoint
 from ..errors import InvalidInput, ServerLost
 from ..exposition import write_exposition
+from ..identity import find_user
+from ..logs import warn
 from ..operating import Operator
 from ..registry import Registry
 from ..survey import DEAD, ELSEWHERE, NOT_OURS, SIGHTS, SILENT, Sighting, find_named, reach, survey, sweep
 from .dashboard import render_stats
 from .output import make_console, print_json, show_progress, to_plain
-from .quantities import format_time
+from .quantities import format_number_of, format_time
 from .rates import check_format
 
 Name = Annotated[
@@ -60,11 +61,6 @@ def open_registry() -> tuple[Registry, Config]:
     """Where this user's servers are found, and by which settings."""
     config = Config.load()
     return Registry(config.registry_directory), config
-
-
-def warn(text: str) -> None:
-    """A line beside the results."""
-    typer.echo(f"demos-hpc: {text}", err=True)
 
 
 # ---- ls ------------------------------------------------------------------------------------------------------------
@@ -219,7 +215,7 @@ def _conclude(name: str, sighting: Sighting | None, why: str, *, as_json: bool) 
         endpoint = sighting.endpoint
         why = "it has no worker that is ready" if state == "starting" else ""
         facts = (
-            f"{_count(endpoint.workers, 'worker')}, {_count(endpoint.clients, 'client')},"
+            f"{format_number_of(endpoint.workers, 'worker')}, {format_number_of(endpoint.clients, 'client')},"
             f" load {format_time(endpoint.load)}, answered in {format_time(sighting.seconds)} by {sighting.transport}"
         )
     if as_json:
@@ -229,10 +225,6 @@ def _conclude(name: str, sighting: Sighting | None, why: str, *, as_json: bool) 
         details = "; ".join(filter(None, [facts, why]))
         typer.echo(f"{name}: {word}{': ' if details else ''}{details}")
     return status
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 # ---- stats ---------------------------------------------------------------------------------------------------------
@@ -282,7 +274,7 @@ def drain(name: Name, wait: Wait = False) -> None:
             typer.echo(f"{server} has ended")
             return
     n_left = 0 if wait else n_requests
-    under_way = f"{_count(n_left, 'request')} under way" if n_left else "nothing is under way"
+    under_way = f"{format_number_of(n_left, 'request')} under way" if n_left else "nothing is under way"
     typer.echo(f"{server} takes nothing new; {under_way}; end it by `demos-hpc stop {server}`")
 
 
@@ -299,7 +291,7 @@ def stop(
     with reach(name, registry, config) as operator:
         server, n_requests = operator.endpoint.name, operator.stop(now=now)["requests"]
         if not wait:
-            left = f", after {_count(n_requests, 'request')} under way" if n_requests and not now else ""
+            left = f", after {format_number_of(n_requests, 'request')} under way" if n_requests and not now else ""
             typer.echo(f"{server} ends{left}")
             return
         _wait_until_done(operator, n_requests, f"{server} ends", is_ending=True)

@@ -40,6 +40,14 @@ def format_count(value: float | None) -> str:
     return _scale(value, _COUNTS)
 
 
+def format_number_of(number: int, noun: str) -> str:
+    """
+    >>> format_number_of(1, "worker"), format_number_of(3, "worker")
+    ('1 worker', '3 workers')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def format_share(share: float | None, width: int = 0) -> str:
     """A share of 1 in percent, behind a bar of ``width`` columns.
 

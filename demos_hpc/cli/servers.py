@@ -9,11 +9,12 @@ import typer
 from ..config import Config
 from ..joining import join
 from ..journal import open_log
+from ..logs import warn
 from ..model import find
-from ..refusals import warn
 from ..registry import Registry
 from ..server import Server
 from ..supervisor import Supervisor
+from .quantities import format_number_of
 
 
 def register(app: typer.Typer) -> None:
@@ -28,8 +29,8 @@ def supervise(model: str, workers: int, name: str | None, threads: int | None) -
     if not name:
         short = class_name if ".py" in model or ":" in model else model
         name = Registry(config.registry_directory).choose_name(short)
-    noun = "worker" if workers == 1 else "workers"
-    warn(f"server {name!r} with {workers} {noun}; connect by demos_hpc.connect({name!r}), stop by Ctrl-C")
+    how_many = format_number_of(workers, "worker")
+    warn(f"server {name!r} with {how_many}; connect by demos_hpc.connect({name!r}), stop by Ctrl-C")
     status = Supervisor(model, workers, name, config, threads=threads or 1).run()
     raise typer.Exit(status)
 

@@ -1,4 +1,4 @@
-"""How frames travel: in one process (`loopback`), between ranks (`mpi`), over sockets (`tcp`).
+"""How frames travel: in one process (`loopback`), between ranks (`mpi`), over sockets (`tcp`) and memory (`shared`).
 
 A *link* is a two-way channel of frames between two processes; a *port* is where all links of a process end.
 Dispatcher, worker and client know these two protocols and nothing of what is behind them.
@@ -23,7 +23,7 @@ class Link(Protocol):
 
     @property
     def transport(self) -> str:
-        """How frames travel now: loopback, mpi, tcp or unix."""
+        """How frames travel now: loopback, mpi, tcp, unix or shm."""
 
     @property
     def unsent_bytes(self) -> int:
@@ -38,6 +38,10 @@ class Link(Protocol):
 
 #: Longest sleep between two looks, seconds; whatever arrives ends it at once.
 LONGEST_WAIT = 1.0
+#: Bytes that one stream may bring in, or take, before the others are looked at.
+MOST_BYTES = 4 << 20
+#: What is being sent when a stream ends has so many seconds to leave.
+PARTING = 5.0
 
 #: Where the arrays of a large frame are to be received: C-contiguous, of the layout's dtypes and shapes.
 Place = Callable[[Link, Header, Layout], list[Array]]

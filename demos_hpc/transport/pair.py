@@ -52,7 +52,6 @@ class Pair:
         self._memory = memoryview(self._map)
         #: Numbers of 8 bytes, each written and read as a whole.
         self._words = self._memory[:CONTROL_BYTES].cast("Q")
-        self._side = side
         queues = [self._memory[CONTROL_BYTES + i * QUEUE_BYTES :][:QUEUE_BYTES] for i in range(2)]
         self._out, self._in = queues[side], queues[1 - side]
         self._my_flag, self._peer_flag = _FLAGS + _LINE * side, _FLAGS + _LINE * (1 - side)

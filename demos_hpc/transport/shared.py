@@ -12,11 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-
 from ..errors import BadFrame, BadVersion, DemosError
-from ..wire import ALIGNMENT, INLINE_BYTES, Packed
-from . import LONGEST_WAIT, Arrival, Link, Place
+from ..wire import ALIGNMENT, INLINE_BYTES, Packed, lay_out
+from . import LONGEST_WAIT, MOST_BYTES, PARTING, Arrival, Link, Place
 from .buffers import Buffers
 from .doorbell import ASLEEP, AWAKE, STUCK, Sleeper
 from .inflow import Inflow
@@ -25,13 +23,6 @@ from .pair import Pair, Unreachable
 #: Seconds without a frame after which a link is called idle; it is looked at for as long again, since the peer may
 #: have seen only then that it has to ring.
 QUIET = 0.01
-#: Bytes that one link may bring in before the others are looked at.
-MOST_BYTES = 4 << 20
-#: What is being sent when a link ends has so many seconds to leave.
-PARTING = 5.0
-#: How often somebody who is expected is looked for, seconds.
-PAUSE = 50e-6
-_GAPS = [bytes(n) for n in range(ALIGNMENT)]
 
 
 class Front(Link, Protocol):
@@ -73,18 +64,15 @@ class SharedLink:
         self.is_used = True
         if not tail and not self._outgoing:
             if gap := -len(head) % ALIGNMENT:
-                head = head + _GAPS[gap]
+                head = head + bytes(gap)
             if pair.has_room(len(head)):
                 self._write(head)
                 if self.is_drowsy:
                     self._port.rouse(self)  # an answer is to be expected
                 return
-        views = [memoryview(head), *(memoryview(array.reshape(-1).view(np.uint8)) for array in tail)]  # type: ignore[arg-type]
-        size = sum(map(len, views))
-        if gap := -size % ALIGNMENT:
-            views.append(memoryview(_GAPS[gap]))
+        views = lay_out(packed)
         self._outgoing.extend(views)
-        self.unsent_bytes += size + gap
+        self.unsent_bytes += sum(map(len, views))
         self._port.sending[self] = None
         self._port.rouse(self)
         self.push()
@@ -212,21 +200,18 @@ class SharedPort:
         self._offered[address] = pair, close
         return address
 
-    def accept(self, address: str, seconds: float, front: Front, name: str) -> SharedLink:
-        """The link to whoever joins, or has joined, the memory at ``address`` within ``seconds``.
+    def accept(self, address: str, front: Front, name: str) -> SharedLink:
+        """The link to whoever has joined the memory at ``address``.
 
         Raises
         ------
         Unreachable
-            Where nobody does.
+            Where nobody has; the offer is withdrawn.
         """
         pair, close = self._offered[address]
-        end = time.perf_counter() + seconds
-        while not pair.is_joined and time.perf_counter() < end:
-            time.sleep(PAUSE)
         if not pair.is_joined:
             self.withdraw(address)
-            raise Unreachable(f"{name} did not take the memory that it was offered within {seconds:g} s")
+            raise Unreachable(f"{name} has not taken the memory that it was offered")
         del self._offered[address]
         close()
         return self._add(pair, front, name)
@@ -237,8 +222,8 @@ class SharedPort:
         close()
         pair.close()
 
-    def connect(self, address: str, seconds: float, front: Front, name: str) -> SharedLink:
-        """The link to the process that offers the memory at ``address``; never waits.
+    def connect(self, address: str, front: Front, name: str) -> SharedLink:
+        """The link to the process that offers the memory at ``address``.
 
         Raises
         ------

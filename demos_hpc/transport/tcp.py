@@ -15,12 +15,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from ..errors import BadFrame, BadVersion, DemosError, ServerLost
 from ..messages import Kind
-from ..wire import ALIGNMENT, Frame, Packed, pack
-from . import Arrival, Link, Place
+from ..wire import ALIGNMENT, Frame, Packed, lay_out, pack
+from . import MOST_BYTES, PARTING, Arrival, Link, Place
 from .buffers import Buffers
 from .compression import Compressor
 from .inflow import Inflow
@@ -28,18 +26,13 @@ from .patience import Patience
 
 #: Bytes read at once, into a buffer that all links share.
 READ_BYTES = 1 << 18
-#: Bytes that one link may bring in, or take, before the others are looked at.
-MOST_BYTES = 4 << 20
 #: Buffers given to the kernel at once (IOV_MAX is 1024).
 MOST_VIEWS = 64
 #: Seconds between two rings of one peer: a ring keeps it awake for longer.
 RING_SECONDS = 15e-6
-#: What is being sent when a link ends has so many seconds to leave.
-PARTING = 5.0
 #: Why nobody can be let in until something else is closed.
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_GAPS = [bytes(n) for n in range(ALIGNMENT)]
 _RING = bytes(pack(Kind.RING).head)
 
 
@@ -117,16 +110,13 @@ class StreamLink:
                 self._keep([memoryview(head)[n_bytes:]])
                 self._port.watch_sending(self)
             return
-        views = [memoryview(head), *(memoryview(array.reshape(-1).view(np.uint8)) for array in tail)]  # type: ignore[arg-type]
-        if gap := -sum(map(len, views)) % ALIGNMENT:
-            views.append(memoryview(_GAPS[gap]))
         is_first = not self._outgoing
-        self._keep(views)
+        self._keep(lay_out(packed))
         if is_first:
             self.push()
 
     def ring(self) -> None:
-        """Makes the other side look into its MPI mailbox."""
+        """Makes the other side look into the memory that both share."""
         now = time.perf_counter()
         if now - self._rung > RING_SECONDS and not self._outgoing:
             self._rung = now

@@ -21,12 +21,12 @@ SOON = 60.0
 
 
 def cut_for_a_while(
-    place: Path, transport: str = "tcp", *, seconds: float = 5.0, heartbeat: float = 5.0, cuts: int = 5, seed: int = 9
+    place: Path, transport: str = "auto", *, seconds: float = 5.0, heartbeat: float = 5.0, cuts: int = 5, seed: int = 9
 ) -> dict[str, float]:
     """Cuts that are shorter than a heartbeat: nobody is given up, everything goes on."""
     never = threading.Event()
-    with connected() as nodes, _serving_far(place, nodes.there, heartbeat) as (server, operator):
-        with calling(server, 2, seed=seed, before=nodes.there, transport=transport, nap=1e-6) as callers:
+    with connected() as nodes, _serving_far(place, transport, nodes.there, heartbeat) as (server, operator):
+        with calling(server, 2, seed=seed, before=nodes.there, nap=1e-6) as callers:
             for _ in range(cuts):
                 never.wait(1.0)
                 nodes.cut()
@@ -45,13 +45,13 @@ def cut_for_a_while(
 
 
 def cut_for_ever(
-    place: Path, transport: str = "tcp", *, heartbeat: float = 5.0, cuts: int = 2, seed: int = 10
+    place: Path, transport: str = "auto", *, heartbeat: float = 5.0, cuts: int = 2, seed: int = 10
 ) -> dict[str, float]:
     """Cuts that are longer: either side gives the other up, in time; what was with a worker is done by another."""
     lost: list[float] = []
     declared: list[float] = []
-    with connected() as nodes, _serving_far(place, nodes.there, heartbeat) as (server, operator):
-        far = {"before": nodes.there, "transport": transport, "nap": 1e-6}
+    with connected() as nodes, _serving_far(place, transport, nodes.there, heartbeat) as (server, operator):
+        far = {"before": nodes.there, "nap": 1e-6}
         with (
             calling(server, 2, seed=seed, nap=2e-6) as near_callers,
             calling(server, 1, seed=seed + 1, reconnect=True, **far) as lasting,
@@ -79,10 +79,12 @@ def cut_for_ever(
 
 
 @contextlib.contextmanager
-def _serving_far(place: Path, there: tuple[str, ...], heartbeat: float) -> Iterator[tuple[ServerApart, Operator]]:
+def _serving_far(
+    place: Path, transport: str, there: tuple[str, ...], heartbeat: float
+) -> Iterator[tuple[ServerApart, Operator]]:
     """A server with one worker here and one on the far node."""
     with (
-        serving(MODEL, place, workers=1, heartbeat=heartbeat, host=NEAR_ADDRESS) as server,
+        serving(MODEL, place, transport=transport, workers=1, heartbeat=heartbeat, host=NEAR_ADDRESS) as server,
         server.operate() as operator,
     ):
         command = [*there, sys.executable, "-m", "demos_hpc", "worker", "--join", server.name, "--label", "far"]

@@ -36,8 +36,8 @@ def kill_workers(place: Path, transport: str = "auto", *, kills: int = 200, seed
     detected: list[float] = []
     n_with_chunk = 0
     begin = time.monotonic()
-    with serving(MODEL, place) as server, server.operate() as operator:
-        with calling(server, 4, seed=seed, transport=transport, nap=2e-6) as callers:
+    with serving(MODEL, place, transport=transport) as server, server.operate() as operator:
+        with calling(server, 4, seed=seed, nap=2e-6) as callers:
             for nth in range(kills):
                 if ended := [caller for caller in callers if caller.process.poll() is not None]:
                     raise AssertionError(f"a caller gave up after {nth} kills: {ended[0].wait()}")
@@ -79,19 +79,21 @@ def _find_dead(operator: Operator, victim: dict[str, Any]) -> dict[str, Any] | N
 # ---- rows that crash ------------------------------------------------------------------------------------------
 
 
-def crash_on_rows(place: Path, transport: str = "auto", *, poisoned: int = 20, seed: int = 2) -> dict[str, float]:
+def crash_on_rows(
+    place: Path, transport: str = "auto", *, poisoned: int = 20, callers: int = 4, seed: int = 2
+) -> dict[str, float]:
     """Requests with one row that crashes every worker, among those of callers who know nothing of it."""
     rng = np.random.default_rng(seed)
     n_named = 0
-    with serving(MODEL, place) as server, calling(server, 4, seed=seed, transport=transport, nap=1e-6) as callers:
-        with server.connect(transport=transport, timeout=120.0) as model:
+    with serving(MODEL, place, transport=transport) as server, calling(server, callers, seed=seed, nap=1e-6) as others:
+        with server.connect(timeout=120.0) as model:
             for nth in range(poisoned):
                 x = rng.normal(size=(int(rng.integers(1, 20_000)), 2))
                 row = int(rng.integers(len(x)))
                 x[row, 0] = CRASH
                 ask = model.submit.log_likelihood if nth % 3 == 2 else model.submit.log_density
                 n_named += _names(ask(x).exception(), row)
-        figures = sum_up([caller.finish() for caller in callers])
+        figures = sum_up([other.finish() for other in others])
         with server.operate() as operator:
             figures["crashes"] = operator.look()["events"]["crashes"]
     return {**figures, "poisoned": poisoned, "unnamed": poisoned - n_named}
@@ -116,9 +118,9 @@ def kill_dispatcher(
     lost: list[float] = []
     back: list[float] = []
     n_left_alone = 0
-    with serving(MODEL, place, heartbeat=heartbeat) as server:
-        orders = {"transport": transport, "nap": 1e-6, "prepared": 12}
-        with server.connect(transport=transport, timeout=120.0, reconnect=True) as model:
+    with serving(MODEL, place, transport=transport, heartbeat=heartbeat) as server:
+        orders = {"nap": 1e-6, "prepared": 12}
+        with server.connect(timeout=120.0, reconnect=True) as model:
             revision = model.set_params(mu=0.125, log_sigma=-0.5)
             draws = demos_hpc.local(Steady()).sample(3000, [0.125, -0.5, 0.0], seed=seed).tobytes()
             with calling(server, callers, seed=seed, reconnect=True, **orders) as lasting:
@@ -150,8 +152,8 @@ def hang_dispatcher(
     place: Path, transport: str = "auto", *, callers: int = 4, heartbeat: float = 5.0, seed: int = 13
 ) -> dict[str, float]:
     """The dispatcher is stopped, not killed: nothing is closed, and all the same callers notice; others wait for it."""
-    with serving(MODEL, place, heartbeat=heartbeat) as server:
-        orders = {"transport": transport, "nap": 1e-6, "prepared": 12}
+    with serving(MODEL, place, transport=transport, heartbeat=heartbeat) as server:
+        orders = {"nap": 1e-6, "prepared": 12}
         with (
             calling(server, callers, seed=seed, reconnect=True, **orders) as lasting,
             calling(server, callers, seed=seed + 1, **orders) as others,

@@ -31,20 +31,22 @@ REPLACEMENT = 60.0
 VISITS_PER_DEATH = 40
 
 
-def mix_load(place: Path, transport: str = "auto", *, seconds: float = 600.0, seed: int = 12) -> dict[str, float]:
-    """Four steady callers; meanwhile others come, ask for this and that, change their minds, or talk nonsense."""
+def mix_load(
+    place: Path, transport: str = "auto", *, seconds: float = 600.0, callers: int = 4, seed: int = 12
+) -> dict[str, float]:
+    """Some call all the time; others come, ask for this and that, change their minds, or talk nonsense."""
     rng = random.Random(seed)
     never = threading.Event()
     n_visits = n_wrong = n_deaths = 0
-    with serving(MODEL, place) as server, server.operate() as operator:
+    with serving(MODEL, place, transport=transport) as server, server.operate() as operator:
         watches = [Watch.of_dispatcher(server), Watch(server.process.pid)]
         visits: list[Callable[[], bool]] = [
-            lambda: _visit_for_draws(server, transport, rng),
-            lambda: _visit_and_cancel(server, transport, rng),
-            lambda: _visit_to_change_params(server, transport, rng),
-            lambda: _visit_with_nonsense(server, transport, rng),
+            lambda: _visit_for_draws(server, rng),
+            lambda: _visit_and_cancel(server, rng),
+            lambda: _visit_to_change_params(server, rng),
+            lambda: _visit_with_nonsense(server, rng),
         ]
-        with calling(server, 4, seed=seed, transport=transport, nap=2e-7) as callers:
+        with calling(server, callers, seed=seed, nap=2e-7) as steady:
             begin = time.monotonic()
             is_warm = False
             while time.monotonic() < begin + seconds:
@@ -58,7 +60,7 @@ def mix_load(place: Path, transport: str = "auto", *, seconds: float = 600.0, se
                     _come_to_rest(operator, watches, "begin")
                 never.wait(PACE)
             _come_to_rest(operator, watches, "end")
-            figures = sum_up([caller.finish() for caller in callers])
+            figures = sum_up([caller.finish() for caller in steady])
         lost_clients = operator.look()["events"]["lost_clients"]
     figures["wrong"] += n_wrong
     dispatcher, supervisor = (watch.describe() for watch in watches)
@@ -86,18 +88,18 @@ def _kill_one(operator: Operator) -> None:
     os.kill(alive[0]["pid"], signal.SIGKILL)
 
 
-def _visit_for_draws(server: ServerApart, transport: str, rng: random.Random) -> bool:
+def _visit_for_draws(server: ServerApart, rng: random.Random) -> bool:
     n, point, seed = rng.randrange(1, 50_000), [rng.random(), rng.random(), 0.0], rng.randrange(2**32)
-    with server.connect(transport=transport) as model:
+    with server.connect() as model:
         x = model.sample(n, point, seed=seed)
         value = model.log_likelihood(x, point)
     local = demos_hpc.local(Steady())
     return x.tobytes() == local.sample(n, point, seed=seed).tobytes() and value == local.log_likelihood(x, point)
 
 
-def _visit_and_cancel(server: ServerApart, transport: str, rng: random.Random) -> bool:
+def _visit_and_cancel(server: ServerApart, rng: random.Random) -> bool:
     x = np.full((rng.randrange(1000, 50_000), 2), rng.random())
-    with server.connect(transport=transport) as model:
+    with server.connect() as model:
         futures = [model.submit.log_density(x, [0.5, 0.5, 1e-6]) for _ in range(4)]
         for future in futures[1:]:
             future.cancel()
@@ -105,9 +107,9 @@ def _visit_and_cancel(server: ServerApart, transport: str, rng: random.Random) -
     return errors[0] is None and all(error is None or isinstance(error, Cancelled) for error in errors)
 
 
-def _visit_to_change_params(server: ServerApart, transport: str, rng: random.Random) -> bool:
+def _visit_to_change_params(server: ServerApart, rng: random.Random) -> bool:
     mu, x = rng.random(), np.full((10, 2), rng.random())
-    with server.connect(transport=transport) as model:
+    with server.connect() as model:
         revision = model.set_params(mu=mu)
         future = model.submit.log_density(x)
         answer = future.result()
@@ -117,9 +119,9 @@ def _visit_to_change_params(server: ServerApart, transport: str, rng: random.Ran
     )
 
 
-def _visit_with_nonsense(server: ServerApart, transport: str, rng: random.Random) -> bool:
+def _visit_with_nonsense(server: ServerApart, rng: random.Random) -> bool:
     """Whether the door says nothing but goodbye."""
-    with server.knock(transport) as sock:
+    with server.knock() as sock:
         sock.settimeout(10.0)
         with contextlib.suppress(OSError):
             sock.sendall(rng.randbytes(rng.randrange(1, 1000)))

@@ -35,9 +35,12 @@ def take_long(
     n_wrong = 0
     evicting: list[float] = []
     killing: list[float] = []
-    with serving(MODEL, place, workers=3, chunk_timeout=chunk_timeout) as server, server.operate() as operator:
-        orders = {"transport": transport, "nap": 1e-6, "largest": 20_000}
-        with calling(server, 2, seed=seed, **orders) as callers, server.connect(transport=transport) as model:
+    with (
+        serving(MODEL, place, transport=transport, workers=3, chunk_timeout=chunk_timeout) as server,
+        server.operate() as operator,
+    ):
+        orders = {"nap": 1e-6, "largest": 20_000}
+        with calling(server, 2, seed=seed, **orders) as callers, server.connect() as model:
             for _ in range(rounds):
                 point = np.array([*rng.normal(size=2), 0.6 * chunk_timeout])
                 n_wrong += model.evaluate(point).tobytes() != Steady().evaluate(point[None]).tobytes()
@@ -98,8 +101,8 @@ def _stop_one(operator: Operator) -> int:
 class FalseWorker:
     """A worker that the door lets in, and that answers as it likes."""
 
-    def __init__(self, server: ServerApart, transport: str) -> None:
-        self._dialed = server.dial("worker", transport=transport)
+    def __init__(self, server: ServerApart) -> None:
+        self._dialed = server.dial("worker")
         self.link, self._port = self._dialed.link, self._dialed.port
         model = load(MODEL)
         offer = Offer("a false worker", describe_arithmetic(), model.source, spec=model.spec.to_dict())
@@ -154,14 +157,14 @@ def answer_garbage(
     faults: list[str] = []
     worst = 0.0
     with (
-        serving(MODEL, place, workers=1, chunk_timeout=chunk_timeout) as server,
+        serving(MODEL, place, transport=transport, workers=1, chunk_timeout=chunk_timeout) as server,
         server.operate() as operator,
-        server.connect(transport=transport, timeout=30.0) as model,
+        server.connect(timeout=30.0) as model,
     ):
         tally = Tally(model._connection)
         for name in [name for _ in range(rounds) for name in GARBAGE]:
             begin = time.monotonic()
-            false = FalseWorker(server, transport)
+            false = FalseWorker(server)
             try:
                 wait_until(lambda: len(operator.list_workers()) == 2, SOON, "the false worker is in")
                 if fault := _try_garbage(name, false, model, rng):

@@ -46,10 +46,10 @@ SOON = 15.0
 class Stranger:
     """A bare connection to a door by somebody who says that they are ``user`` and has ``key``."""
 
-    def __init__(self, server: ServerApart, transport: str, user: str, key: Key, role: str = "client") -> None:
+    def __init__(self, server: ServerApart, user: str, key: Key, role: str = "client") -> None:
         endpoint = server.find()
         assert endpoint is not None
-        sock = server.knock(transport)
+        sock = server.knock()
         if endpoint.tls and sock.family != socket.AF_UNIX:
             sock = client_context().wrap_socket(sock)
         self._binding = find_binding(endpoint, is_unix=sock.family == socket.AF_UNIX)
@@ -94,16 +94,18 @@ def turn_away(place: Path, transport: str = "auto", *, rounds: int = 20, seed: i
     access.write_text(RULES, encoding="utf-8")
     faults: list[str] = []
     refusals: list[bytes] = []
-    with serving(MODEL, place, workers=1, keys=[bob], access_file=access, audit_file=audit, tls="on") as server:
+    with serving(
+        MODEL, place, transport=transport, workers=1, keys=[bob], access_file=access, audit_file=audit, tls="on"
+    ) as server:
         for _ in range(rounds):
             for knock in VISITS:
-                answer = knock(server, transport, bob)
+                answer = knock(server, bob)
                 refusals.append(bytes(answer.buffer[answer.start :][: HEADER_BYTES + answer.header.payload]))
                 if answer.header.kind != Kind.REPLY or not answer.header.status:
                     faults.append(f"{knock.__name__}: let in")
             faults += _meet_impostor(server)
             refusals.append(_be_overheard(server))
-        n_operations, n_limits, overstepping = _overstep(server, transport, bob, rng)
+        n_operations, n_limits, overstepping = _overstep(server, bob, rng)
         faults += overstepping
         entrances, operations, limits = wait_until(
             lambda: _read_audit(audit, len(refusals), n_operations, n_limits), SOON, "all of it is in the audit log"
@@ -126,36 +128,36 @@ def turn_away(place: Path, transport: str = "auto", *, rounds: int = 20, seed: i
 # ---- at the door ----------------------------------------------------------------------------------------------
 
 
-def come_with_wrong_key(server: ServerApart, transport: str, bob: Key) -> Frame:
-    return _enter(Stranger(server, transport, "bob", Key("bob", secrets.token_bytes(32))))
+def come_with_wrong_key(server: ServerApart, bob: Key) -> Frame:
+    return _enter(Stranger(server, "bob", Key("bob", secrets.token_bytes(32))))
 
 
-def come_as_nobody(server: ServerApart, transport: str, bob: Key) -> Frame:
-    return _enter(Stranger(server, transport, "mallory", Key("mallory", bob.secret)))
+def come_as_nobody(server: ServerApart, bob: Key) -> Frame:
+    return _enter(Stranger(server, "mallory", Key("mallory", bob.secret)))
 
 
-def come_as_another(server: ServerApart, transport: str, bob: Key) -> Frame:
-    return _enter(Stranger(server, transport, find_user(), bob))
+def come_as_another(server: ServerApart, bob: Key) -> Frame:
+    return _enter(Stranger(server, find_user(), bob))
 
 
-def come_to_work(server: ServerApart, transport: str, bob: Key) -> Frame:
-    return _enter(Stranger(server, transport, "bob", bob, "worker"))
+def come_to_work(server: ServerApart, bob: Key) -> Frame:
+    return _enter(Stranger(server, "bob", bob, "worker"))
 
 
-def come_to_rule(server: ServerApart, transport: str, bob: Key) -> Frame:
-    return _enter(Stranger(server, transport, "bob", bob, "operator"))
+def come_to_rule(server: ServerApart, bob: Key) -> Frame:
+    return _enter(Stranger(server, "bob", bob, "operator"))
 
 
-def replay(server: ServerApart, transport: str, bob: Key) -> Frame:
+def replay(server: ServerApart, bob: Key) -> Frame:
     """What bob has said when he was let in, once more."""
-    genuine = Stranger(server, transport, "bob", bob)
+    genuine = Stranger(server, "bob", bob)
     assert _enter(genuine).header.kind == Kind.WELCOME, "bob himself is not let in"
-    stranger = Stranger(server, transport, "bob", Key("bob", secrets.token_bytes(32)))
+    stranger = Stranger(server, "bob", Key("bob", secrets.token_bytes(32)))
     stranger.hello = genuine.hello
     return _enter(stranger, genuine.proof)
 
 
-VISITS: tuple[Callable[[ServerApart, str, Key], Frame], ...] = (
+VISITS: tuple[Callable[[ServerApart, Key], Frame], ...] = (
     come_with_wrong_key,
     come_as_nobody,
     come_as_another,
@@ -244,11 +246,11 @@ def _be_overheard(server: ServerApart) -> bytes:
 # ---- inside ---------------------------------------------------------------------------------------------------
 
 
-def _overstep(server: ServerApart, transport: str, bob: Key, rng: np.random.Generator) -> tuple[int, int, list[str]]:
+def _overstep(server: ServerApart, bob: Key, rng: np.random.Generator) -> tuple[int, int, list[str]]:
     """Bob asks for what he may not: operations refused, requests over a limit, and what was wrong with that."""
     faults = []
     x, params = rng.normal(size=(1, 2)), np.array([0.5, 0.5, 0.0])  # one row comes in one answer
-    guest = Stranger(server, transport, "bob", bob)
+    guest = Stranger(server, "bob", bob)
     assert guest.enter().header.kind == Kind.WELCOME
     forbidden = {
         Operation.SAMPLE: [params],

@@ -95,7 +95,7 @@ def calling(
 ) -> Iterator[list[Caller]]:
     """So many callers that are at work; those that are left are killed at the end."""
     callers = [
-        Caller(server, Orders(server.name, 1000 * seed + nth, **orders), before)  # type: ignore[arg-type]
+        Caller(server, Orders(server.name, 1000 * seed + nth, transport=server.way, **orders), before)  # type: ignore[arg-type]
         for nth in range(n)
     ]
     try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-import socket
+import resource
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,10 @@ from serving import Operator, ServerApart, serving, wait_until
 from traffic import Caller, calling, sum_up
 from watching import Watch
 
-from demos_hpc.dialing import Dialed, find_user
 from demos_hpc.errors import DemosError
 from demos_hpc.greetings import Knock
-from demos_hpc.identity import make_nonce
-from demos_hpc.messages import Flag, Kind, Operation, to_json
+from demos_hpc.identity import find_user, make_nonce
+from demos_hpc.messages import Kind, to_json
 from demos_hpc.wire import pack
 
 MODEL = f"{Path(__file__).with_name('fragile.py')}:Fragile"
@@ -30,24 +30,26 @@ MODEL = f"{Path(__file__).with_name('fragile.py')}:Fragile"
 SOON = 30.0
 
 
-def kill_clients(place: Path, transport: str = "auto", *, kills: int = 50, seed: int = 6) -> dict[str, float]:
-    """Clients are killed in mid-request, while four others are at work."""
+def kill_clients(
+    place: Path, transport: str = "auto", *, kills: int = 50, callers: int = 4, seed: int = 6
+) -> dict[str, float]:
+    """Clients are killed in mid-request, while others are at work."""
     rng = random.Random(seed)
     never = threading.Event()
-    with serving(MODEL, place) as server, server.operate() as operator:
+    with serving(MODEL, place, transport=transport) as server, server.operate() as operator:
         watch = Watch.of_dispatcher(server)
-        with calling(server, 4, seed=seed, transport=transport, nap=1e-6) as callers:
+        with calling(server, callers, seed=seed, nap=1e-6) as steady:
             # What a server needs for so many clients is no growth.
             for nth in range(kills + WARM_UP):
                 if nth == WARM_UP:
                     watch.begin()
-                victim = Caller(server, Orders(server.name, seed + nth, transport=transport, prepared=3, nap=1e-5))
+                victim = Caller(server, Orders(server.name, seed + nth, transport=server.way, prepared=3, nap=1e-5))
                 victim.wait_until_ready()
                 never.wait(rng.uniform(0.02, 0.2))
                 victim.kill()
             n_lost = wait_until(lambda: _count_lost(operator, kills + WARM_UP), SOON, "all deaths are noticed")
             watch.end()
-            figures = sum_up([caller.finish() for caller in callers])
+            figures = sum_up([caller.finish() for caller in steady])
         queue = operator.look()["queue"]["length"]
     return {**figures, **watch.describe(), "kills": kills, "noticed": n_lost - WARM_UP, "left_in_queue": queue}
 
@@ -62,19 +64,25 @@ def _count_lost(operator: Operator, n: int) -> int:
 
 
 def stop_client(
-    place: Path, transport: str = "auto", *, seconds: float = 10.0, max_unsent_bytes: int = 8 << 20, seed: int = 7
+    place: Path,
+    transport: str = "auto",
+    *,
+    seconds: float = 10.0,
+    max_unsent_bytes: int = 8 << 20,
+    callers: int = 4,
+    seed: int = 7,
 ) -> dict[str, float]:
     """A client that has asked for much is stopped for a while, and then goes on."""
     never = threading.Event()
-    with serving(MODEL, place, max_unsent_bytes=max_unsent_bytes) as server:
+    with serving(MODEL, place, transport=transport, max_unsent_bytes=max_unsent_bytes) as server:
         watch = Watch.of_dispatcher(server)
-        greedy = {"in_flight": 100, "prepared": 8}
-        with calling(server, 4, seed=seed, transport=transport, nap=1e-6) as callers:
-            with calling(server, 1, seed=seed + 1, transport=transport, **greedy) as warm:
+        greedy = {"in_flight": 300, "prepared": 8}
+        with calling(server, callers, seed=seed, nap=1e-6) as steady:
+            with calling(server, 1, seed=seed + 1, **greedy) as warm:
                 never.wait(seconds / 4)
                 assert not warm[0].finish().lost
             watch.begin()
-            with calling(server, 1, seed=seed + 2, transport=transport, **greedy) as stopped:
+            with calling(server, 1, seed=seed + 2, **greedy) as stopped:
                 never.wait(seconds / 8)
                 stopped[0].pause()
                 never.wait(seconds)
@@ -83,7 +91,7 @@ def stop_client(
                 never.wait(seconds / 8)
                 victim = stopped[0].finish()
             watch.end()
-            figures = sum_up([caller.finish() for caller in callers])
+            figures = sum_up([caller.finish() for caller in steady])
     for name in ("completed", "wrong", "lost", "duplicated"):
         figures[name] += getattr(victim, name)
     return {**figures, **watch.describe(), "stopped_completed": victim.completed, "stopped_s": seconds}
@@ -91,116 +99,141 @@ def stop_client(
 
 # ---- all at once ----------------------------------------------------------------------------------------------
 
+#: Requests after which a link is busy, and more than that.
+UPGRADE_AFTER, ENOUGH = 4, 12
+#: Clients of one process that ask at the same time: more would only wait for one another.
+AT_A_TIME = 4
+
 
 class Visitor(threading.Thread):
-    """A client that connects and asks one thing."""
+    """A client that connects and asks one thing; it asks more when ``sign`` is given a second time."""
 
-    def __init__(self, server: ServerApart, start: threading.Event, transport: str, seed: int) -> None:
+    def __init__(self, server: ServerApart, signs: list[threading.Event], turn: threading.Semaphore, seed: int) -> None:
         super().__init__(daemon=True)
-        self._server, self._sign, self._transport, self._seed = server, start, transport, seed
+        self._server, self._signs, self._turn, self._seed = server, signs, turn, seed
         #: Seconds from connecting to the answer.
         self.waited = math.inf
-        self.is_right = False
+        self.n_right = 0
         self.error: Exception | None = None
+        self.is_served, self.is_done = threading.Event(), threading.Event()
 
     def run(self) -> None:
         rng = np.random.default_rng(self._seed)
         x, params = rng.normal(size=(10, 2)), np.array([0.5, 0.5, 0.0])
         expected = Steady().log_density(x, params).tobytes()
-        self._sign.wait(SOON)
+        start, go_on, leave = self._signs
+        start.wait(SOON)
         begin = time.monotonic()
         try:
-            dialed = self._server.dial(transport=self._transport, seconds=SOON)
-            try:
-                self.is_right = _ask(dialed, x, params).tobytes() == expected
+            with self._server.connect(timeout=SOON) as model:
+                self.n_right += model.log_density(x, params).tobytes() == expected
                 self.waited = time.monotonic() - begin
-            finally:
-                dialed.port.close()
-        except (DemosError, OSError, AssertionError) as error:
+                self.is_served.set()
+                go_on.wait(2 * SOON)
+                with self._turn:
+                    for _ in range(ENOUGH):
+                        self.n_right += model.log_density(x, params).tobytes() == expected
+                self.is_done.set()
+                leave.wait(2 * SOON)
+        except (DemosError, OSError) as error:
             self.error = error
-
-
-def _ask(dialed: Dialed, x: np.ndarray, params: np.ndarray) -> np.ndarray:
-    """The answer to one request over a bare connection."""
-    request = pack(Kind.REQUEST, [x, params], operation=Operation.LOG_DENSITY, model=1, id=7, n_rows=len(x))
-    dialed.link.send(request)
-    deadline = time.monotonic() + SOON
-    answer = np.full(len(x), np.nan)
-    while time.monotonic() < deadline:
-        for _, arrived in dialed.port.receive():
-            assert not isinstance(arrived, DemosError), arrived
-            header = arrived.header
-            assert (header.kind, header.id, header.status) == (Kind.REPLY, 7, 0), header
-            answer[header.first_row : header.first_row + header.n_rows] = arrived.arrays[0]
-            if header.flags & Flag.FINAL:
-                return answer
-        dialed.port.wait(1.0)
-    raise AssertionError("no answer in time")
+        finally:
+            self.is_served.set()
+            self.is_done.set()
 
 
 class Dying(threading.Thread):
-    """Somebody at the door who says only part of what is to be said, and goes, or stays and is silent."""
+    """Somebody who says only part of what is to be said, and goes, or stays and is silent."""
 
-    def __init__(self, server: ServerApart, start: threading.Event, transport: str, nth: int) -> None:
+    def __init__(self, server: ServerApart, start: threading.Event, nth: int) -> None:
         super().__init__(daemon=True)
-        self._server, self._sign, self._transport, self._nth = server, start, transport, nth
-        self._sock: socket.socket | None = None
+        self._server, self._start, self._nth = server, start, nth
+        self._stays = bool(nth % 2)
+        self.leave: Callable[[], None] = lambda: None
 
     def run(self) -> None:
-        self._sign.wait(SOON)
-        if self._nth % 4 == 0:  # right after WELCOME
-            with contextlib.suppress(DemosError):
-                self._server.dial(transport=self._transport, seconds=SOON).port.close()
-            return
-        self._sock = self._server.knock(self._transport)
-        knock = Knock("client", find_user(), "here", 1, make_nonce())
-        hello = bytes(pack(Kind.HELLO, [to_json(knock.to_dict())]).head)
-        with contextlib.suppress(OSError):
-            self._sock.sendall([b"", hello[:100], hello][self._nth % 3])
-        if self._nth % 2:
-            self._sock.close()
+        self._start.wait(SOON)
+        with contextlib.suppress(DemosError, OSError):
+            [self._come_and_go, self._take_ticket, self._say_little, self._say_hello][self._nth % 4]()
+        if not self._stays:
+            self.leave()
 
-    def leave(self) -> None:
-        if self._sock is not None:
-            self._sock.close()
+    def _come_and_go(self) -> None:
+        """Right after WELCOME."""
+        self.leave = self._server.dial(seconds=SOON).port.close
+
+    def _take_ticket(self) -> None:
+        """Between the ticket and the memory that it is for."""
+        dialed = self._server.dial(seconds=SOON)
+        self.leave = dialed.port.close
+        dialed.link.send(pack(Kind.TICKET))
+        dialed.port.wait(SOON)
+
+    def _say_little(self) -> None:
+        self._knock(self._make_hello()[: self._nth])
+
+    def _say_hello(self) -> None:
+        """Before the proof."""
+        self._knock(self._make_hello())
+
+    def _knock(self, words: bytes) -> None:
+        sock = self._server.knock()
+        self.leave = sock.close
+        sock.sendall(words)
+
+    def _make_hello(self) -> bytes:
+        knock = Knock("client", find_user(), "here", 1, make_nonce())
+        return bytes(pack(Kind.HELLO, [to_json(knock.to_dict())]).head)
 
 
 def come_at_once(
     place: Path, transport: str = "auto", *, clients: int = 200, dying: int = 20, seed: int = 8
 ) -> dict[str, float]:
-    """All connect at the same moment, some die at the door."""
-    with serving(MODEL, place) as server, server.operate() as operator:
+    """All connect at the same moment, some die at the door; the others are served, and go on as fast as they can."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, 2 * resource.getrlimit(resource.RLIMIT_NOFILE)[1:])
+    settings = {"upgrade_after": UPGRADE_AFTER}
+    with serving(MODEL, place, transport=transport, **settings) as server, server.operate() as operator:
         watch = Watch.of_dispatcher(server)
+        with server.connect() as model:  # the workers' links are as fast as they get before anything is counted
+            for _ in range(10 * UPGRADE_AFTER):
+                model.log_density(np.zeros((100, 2)), [0.5, 0.5, 1e-5])
         watch.begin()
-        start = threading.Event()
-        visitors = [Visitor(server, start, transport, seed + nth) for nth in range(clients - dying)]
-        others = [Dying(server, start, transport, nth) for nth in range(dying)]
+        signs = [threading.Event() for _ in range(3)]
+        turn = threading.Semaphore(AT_A_TIME)
+        visitors = [Visitor(server, signs, turn, seed + nth) for nth in range(clients - dying)]
+        others = [Dying(server, signs[0], nth) for nth in range(dying)]
         everybody = [*visitors, *others]
         random.Random(seed).shuffle(everybody)
         for thread in everybody:
             thread.start()
-        start.set()
+        stages = [lambda visitor: visitor.is_served, lambda visitor: visitor.is_done]
+        for sign, find_stage in zip(signs, stages, strict=False):
+            sign.set()
+            for visitor in visitors:
+                assert find_stage(visitor).wait(2 * SOON), f"{visitor} hangs"
+        n_upgraded = operator.look()["links"].get("shm", {"clients": 0})["clients"]
+        for event in signs:
+            event.set()
         for thread in everybody:
-            thread.join(2 * SOON)
+            thread.join(SOON)
             assert not thread.is_alive(), f"{thread} hangs"
         for other in others:
             other.leave()
-        wait_until(lambda: _count_clients(operator) == 0, SOON, "all have left")
+        wait_until(lambda: not any(way["clients"] for way in operator.look()["links"].values()), SOON, "all have left")
         watch.end()
     for error in {repr(visitor.error) for visitor in visitors if visitor.error is not None}:
         print(error, file=sys.stderr)
     waited = sorted(visitor.waited for visitor in visitors)
+    n_lost = sum(visitor.error is not None for visitor in visitors)
+    n_right = sum(visitor.n_right for visitor in visitors)
     return {
         "clients": clients,
         "dying": dying,
-        "completed": sum(visitor.is_right for visitor in visitors),
-        "wrong": sum(visitor.error is None and not visitor.is_right for visitor in visitors),
-        "lost": sum(visitor.error is not None for visitor in visitors),
+        "completed": n_right,
+        "wrong": (len(visitors) - n_lost) * (ENOUGH + 1) - n_right if not n_lost else 0,
+        "lost": n_lost,
         "median_wait_ms": 1e3 * waited[len(waited) // 2],
         "worst_wait_ms": 1e3 * waited[-1],
+        "not_upgraded": len(visitors) - n_upgraded if server.config.upgrade != "off" else 0,
         **watch.describe(),
     }
-
-
-def _count_clients(operator: Operator) -> int:
-    return sum(int(way["clients"]) for way in operator.look()["links"].values())

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 from serving import ServerApart
 
 #: Looks at the memory, of which the least counts, and seconds between them: what is on its way is no growth.
 LOOKS, PAUSE = 10, 0.05
+#: Seconds for what is not needed any more to go back to the kernel, and what is no growth.
+SETTLING, NOISE = 10.0, 0.02
 
 
 class Watch:
@@ -46,8 +49,14 @@ class Watch:
         self._before = self._find_least()
 
     def end(self) -> None:
-        """What it has now, and did not have when it began, is growth."""
+        """What it has in the end, and did not have when it began, is growth; it has a while to let go of the rest."""
+        begin = time.monotonic()
         self._after = self._find_least()
+        while time.monotonic() < begin + SETTLING and (
+            self._after[0] > (1.0 + NOISE) * self._before[0] or self._after[1] > self._before[1]
+        ):
+            memory, files = self._find_least()
+            self._after = min(self._after[0], memory), files
 
     def describe(self) -> dict[str, float]:
         """Growth of memory as a fraction, of files as a number."""
