@@ -98,7 +98,7 @@ def measure_upgraded(inworld: Peer, rounds: int, times: int) -> dict[str, float]
             ours.ask("measure", n=1, times=UPGRADING)
         transport = ours.ask("transport")
         if transport in ("unix", "tcp"):
-            print(f"through the door the link stays {transport}: door_mpi_vs_inworld is left out\n")
+            print(f"through the door the link stays {transport}: door_shm_vs_inworld is left out\n")
             return {}
         seconds = alternate(
             rounds,

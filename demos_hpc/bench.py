@@ -52,7 +52,6 @@ WANTED: Mapping[str, Mapping[str, Wanted]] = {
         "speedup_vs_umbridge": _at_least(30),
         "speedup_vs_futures": _at_least(8),
         "tcp_vs_raw_socket": _at_most(1.5),
-        "door_mpi_vs_inworld": _at_most(1.1),
         "door_shm_vs_inworld": _at_most(1.1),
     },
     "throughput": {"speedup_vs_futures": _at_least(20)},

@@ -6,6 +6,7 @@ The mirrored verbs stand in `connection` and `worker`; what clients ask for is t
 
 from __future__ import annotations
 
+import itertools
 import time
 import traceback
 from collections.abc import Callable
@@ -106,7 +107,7 @@ class Dispatcher:
         self._stalls = Stalls(config.max_unsent_bytes, config.stall_timeout)
         #: Clients that have come and not said goodbye.
         self.n_clients = 0
-        self._last_number = 0
+        self.numbers = itertools.count(1)
         self._next_look = 0.0
         self._takers: dict[int, Callable[[Peer, Frame, float], Event | None]] = {
             Kind.REQUEST: self.intake.take_request,
@@ -229,7 +230,7 @@ class Dispatcher:
         return self._buffers.place(link, header, layout)
 
     def _add(self, link: Link, role: str, person: Person, *, is_guest: bool) -> Peer:
-        number = self._last_number = self._last_number + 1
+        number = person.number or next(self.numbers)
         peer = self.peers[link] = self._numbered[number] = Peer(number, link, role, person, is_guest=is_guest)
         self.accounts.note_come(peer)
         return peer

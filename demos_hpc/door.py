@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .errors import AccessRefused, BadFrame, BadVersion, DemosError, ServerLost, Status
@@ -35,6 +35,8 @@ class Guest:
     knock: Knock
     #: Who it is: as proved, or as claimed with a group's key.
     user: str
+    #: What it is called, here and in its own log.
+    number: int
     #: Whether both sides can compress.
     zstd: bool
 
@@ -79,6 +81,7 @@ class Door:
         find_binding: Callable[[StreamLink], str],
         refused: Callable[[StreamLink, str, str], None],
         most_visits: int,
+        numbers: Iterator[int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._house = house
@@ -90,7 +93,7 @@ class Door:
         self._most_visits = most_visits
         self._clock = clock
         self._visits: dict[StreamLink, _Visit] = {}
-        self._last_number = 0
+        self._numbers = numbers
 
     def __repr__(self) -> str:
         return f"<Door of {self._house.name}: {len(self._visits)} visits>"
@@ -162,7 +165,7 @@ class Door:
         if not self._may_enter(user, knock.role):
             raise AccessRefused(f"{user} may not come in as {knock.role}")
         del self._visits[link]
-        number = self._last_number = self._last_number + 1
+        number = next(self._numbers)
         house = self._house
         admission = Admission(
             house.server,
@@ -175,7 +178,7 @@ class Door:
         )
         link.name = f"{knock.role} {number} ({user}, process {knock.pid} on {knock.host})"
         link.send(pack(Kind.WELCOME, [to_json(admission.to_dict())]))
-        return Guest(link, knock, user, admission.zstd)
+        return Guest(link, knock, user, number, admission.zstd)
 
     def _refuse(self, link: StreamLink, user: str, why: str) -> None:
         del self._visits[link]

@@ -10,12 +10,16 @@ from .transport import Link
 
 @dataclass(frozen=True)
 class Person:
-    """Whose process a peer is, and where; ``label`` is what a supervisor calls a worker that it has started."""
+    """Whose process a peer is, and where; ``label`` is what a supervisor calls a worker that it has started.
+
+    ``number`` is what the peer was told that it is called; 0 where nobody has told it.
+    """
 
     user: str
     host: str = ""
     pid: int = 0
     label: str = ""
+    number: int = 0
 
 
 class Peer:

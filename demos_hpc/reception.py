@@ -141,7 +141,7 @@ class Reception:
         assert isinstance(link, StreamLink)
         # What stands behind # is between a supervisor and its own workers.
         label = knock.label if guest.user == self._owner else knock.label.partition("#")[0]
-        person = Person(guest.user, knock.host, knock.pid, label)
+        person = Person(guest.user, knock.host, knock.pid, label, guest.number)
         if guest.zstd:
             link.compressor = Compressor()
         if knock.role == "worker":

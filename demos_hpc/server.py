@@ -105,6 +105,7 @@ class Server:
             find_binding=lambda link: find_binding(self._endpoint, is_unix=link.transport == "unix"),
             refused=self._reception.note_refused,
             most_visits=config.max_connections,
+            numbers=self._dispatcher.numbers,
         )
         addresses = self._reception.listen(f"demos-{self.id}")
         is_wildcard = addresses.host in ("", "0.0.0.0", "::")

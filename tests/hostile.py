@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -122,6 +123,7 @@ class Service:
             find_binding=lambda link: BINDING,
             refused=lambda link, user, why: self.refused.update([why[:20]]),
             most_visits=64,
+            numbers=count(1),
             clock=lambda: time.monotonic() + self.ahead,
         )
         port = StreamPort()
@@ -710,8 +712,8 @@ def attack(
     run.run(frames)
     seconds = time.perf_counter() - begun
     faults = run.ledger.faults
-    for what, count in faults.most_common():
-        print(f"{count} x {what}\n{run.ledger.examples[what][:LONGEST_EXAMPLE]}\n")
+    for what, times in faults.most_common():
+        print(f"{times} x {what}\n{run.ledger.examples[what][:LONGEST_EXAMPLE]}\n")
     return {
         "frames": run.n_frames,
         "ended": run.n_ends,

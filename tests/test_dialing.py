@@ -12,6 +12,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ class Doorkeeper:
             find_binding=lambda link: find_binding(self.endpoint, is_unix=link.transport == "unix"),
             refused=lambda link, user, why: self.refused.append(why),
             most_visits=100,
+            numbers=count(1),
         )
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._serve)

@@ -9,6 +9,7 @@ import socket
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class Entrance:
             find_binding=lambda link: BINDING,
             refused=lambda link, user, why: self.refused.append((link, user, why)),
             most_visits=most_visits,
+            numbers=count(1),
             clock=lambda: self.now,
         )
         self._stack = contextlib.ExitStack()
