@@ -6,6 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -134,6 +135,7 @@ class Config:
                 values.update(tomllib.loads(Path(path).read_text(encoding="utf-8")))
             except (OSError, ValueError) as error:
                 raise InvalidInput(f"{PREFIX}CONFIG names {path}, which cannot be read: {error}") from None
+        _check_spelling(environment)
         for f in fields(cls):
             if (text := environment.get(PREFIX + f.name.upper())) is not None:
                 values[f.name] = text
@@ -153,3 +155,11 @@ class Config:
             if not fits:  # 2.5 requests, an infinity of bytes
                 raise InvalidInput(f"setting {name} is {value!r}; it is of type {kinds[name].__name__}")
         return replace(self, **values)
+
+
+def _check_spelling(environment: Mapping[str, str]) -> None:
+    """A mistyped setting would be left out in silence, be it that of an access list."""
+    known = [PREFIX + "CONFIG", *(PREFIX + f.name.upper() for f in fields(Config))]
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known and (close := get_close_matches(name, known, 1, 0.85)):
+            raise InvalidInput(f"{name} is no setting; did you mean {close[0]}?")

@@ -102,11 +102,19 @@ def dial(
 
 
 def dial_any(
-    name: str | None, registry: Registry, config: Config, role: str, *, seconds: float, **options: str
+    name: str | None,
+    registry: Registry,
+    config: Config,
+    role: str,
+    *,
+    seconds: float,
+    family: str = "",
+    **options: str,
 ) -> Dialed:
     """Connects to the best of the servers called ``name``, or that have a model of this name; None for any.
 
-    Those that do not answer, or do not let us in, are passed over. A worker's ``name`` is that of its server.
+    Those that do not answer, or do not let us in, are passed over. A worker's ``name`` is that of its server,
+    and its ``family`` tells it from others of that name.
 
     Raises
     ------
@@ -119,6 +127,7 @@ def dial_any(
     endpoints = registry.find(name)
     if role == "worker":  # which works for the server that it was told, and not for others of the same model
         endpoints = [endpoint for endpoint in endpoints if endpoint.name == name and endpoint.state != "draining"]
+        endpoints = [endpoint for endpoint in endpoints if family in ("", endpoint.family)]
     problem: DemosError | None = None
     for n_others, endpoint in zip(reversed(range(len(endpoints))), endpoints, strict=True):
         left = deadline - time.monotonic()
@@ -277,7 +286,9 @@ def _await(port: StreamPort, link: StreamLink, kind: Kind, deadline: float) -> F
     while not (arrivals := port.receive()):
         left = deadline - time.monotonic()
         if left <= 0:
-            raise DeadlineExceeded(f"{link.name} did not let us in in time")
+            raise DeadlineExceeded(
+                f"{link.name} took our connection and says nothing: it hangs, or is overloaded; see `demos-hpc ls`"
+            )
         port.wait(left)
     frame = arrivals[0][1]
     if isinstance(frame, DemosError):

@@ -39,6 +39,7 @@ FORMS = {
         f"has 1 to {LONGEST_NAME} letters, digits, '_', '.', '-', and neither '.' nor '-' first",
     ),
     "state": (re.compile("|".join(STATES)), f"is one of {', '.join(STATES)}"),
+    "family": (re.compile(r"(?:[0-9a-f]{32})?"), "is empty or has 32 hexadecimal digits"),
     "tls": (re.compile(r"(?:[0-9a-f]{64})?"), "is empty or has 64 hexadecimal digits"),
 }
 MODEL_MEMBERS = ("name", "uuid", "version")
@@ -78,6 +79,8 @@ class Endpoint(FromJson):
         Seconds of work that wait per worker.
     model_path
         What a worker that joins loads by default.
+    family
+        What all runs of this server under one supervisor have in common, 32 hexadecimal digits; "" without one.
     """
 
     id: str
@@ -101,6 +104,7 @@ class Endpoint(FromJson):
     clients: int
     load: float
     model_path: str
+    family: str
 
     def __post_init__(self) -> None:
         for name, kind in _find_kinds().items():
@@ -222,3 +226,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def check_name(name: str) -> None:
+    """`InvalidInput` where a server cannot be called so."""
+    pattern, rule = FORMS["name"]
+    if not pattern.fullmatch(name):
+        raise InvalidInput(f"a server cannot be called {abridge(name)}: its name {rule}")

@@ -18,8 +18,9 @@ PATIENCE, FIRST_PAUSE, LONGEST_PAUSE = 60.0, 0.05, 2.0
 _LOG = Logger("worker")
 
 
-def join(name: str, config: Config, *, model: str = "", label: str = "") -> None:
+def join(name: str, config: Config, *, model: str = "", label: str = "", family: str = "") -> None:
     """Works for the server ``name`` until it ends; ``model`` is what to load where that is not what the server says.
+    ``family`` tells the server from others of its name.
 
     A server that is lost is looked for again for a minute.
 
@@ -45,7 +46,7 @@ def join(name: str, config: Config, *, model: str = "", label: str = "") -> None
             raise
         return loaded
 
-    dialed = dial_any(name, registry, config, "worker", seconds=ENTRY, label=label)
+    dialed = dial_any(name, registry, config, "worker", seconds=ENTRY, family=family, label=label)
     while True:
         admission = dialed.admission
         _LOG.info("joined", server=admission.name, worker=admission.number, by=dialed.link.transport, label=label)
@@ -61,15 +62,15 @@ def join(name: str, config: Config, *, model: str = "", label: str = "") -> None
             warn(f"{error}; looking for it")
         finally:
             dialed.port.close()
-        dialed = _find_again(name, registry, config, label)
+        dialed = _find_again(name, registry, config, family, label)
 
 
-def _find_again(name: str, registry: Registry, config: Config, label: str) -> Dialed:
+def _find_again(name: str, registry: Registry, config: Config, family: str, label: str) -> Dialed:
     """The server, once somebody has started it again."""
     end, pause = time.monotonic() + PATIENCE, FIRST_PAUSE
     while True:
         try:
-            return dial_any(name, registry, config, "worker", seconds=ENTRY, label=label)
+            return dial_any(name, registry, config, "worker", seconds=ENTRY, family=family, label=label)
         except (ServerLost, DeadlineExceeded):
             if time.monotonic() >= end:
                 raise

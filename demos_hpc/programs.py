@@ -86,6 +86,8 @@ def connect(
     ModelNotFound, ModelFailed
         Where the server could not load its model.
     """
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise InvalidInput(f"retries is {retries!r}; it is how often a request is tried again, 0 or more")
     if transport not in ("auto", *TRANSPORTS):
         raise InvalidInput(f"transport is {transport!r}; it is auto, {' or '.join(TRANSPORTS)}")
     if _running and transport == "auto":

@@ -14,6 +14,7 @@ from .config import Config
 from .connection import Connection
 from .errors import Busy, Cancelled, DeadlineExceeded, DemosError, Draining, ServerLost
 from .future import Future, Request, Stream
+from .logs import warn
 from .messages import Kind
 from .relay import readdress
 from .transport import Link, Port
@@ -231,6 +232,7 @@ class LastingConnection(Connection):
             super()._lose(error)
             return
         if self._cut is None:
+            warn(f"{error}; looking for a server of the same model")
             self._cut = error
             self._is_moving = False
             self._streams.clear()
@@ -253,6 +255,7 @@ class LastingConnection(Connection):
         self._port.close()
         self._cut, self._port, self._link, self._handle = None, found.port, found.link, found.handle
         self._ascent = found.ascent
+        warn(f"{self._link.name} goes on")
         self._port.place = self._place
         self._heard, self._is_asked, self._unsent_bytes = time.monotonic(), False, 0
         self._later.clear()

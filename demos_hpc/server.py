@@ -59,7 +59,7 @@ class UserRights:
 class Server:
     """One server, from the opening of its door to its end."""
 
-    def __init__(self, name: str, model_path: str, config: Config, id_: str = "") -> None:
+    def __init__(self, name: str, model_path: str, config: Config, id_: str = "", family: str = "") -> None:
         self._config = config
         model_path = find_absolute(model_path)
         self._registry = Registry(config.registry_directory)
@@ -132,6 +132,7 @@ class Server:
             clients=0,
             load=0.0,
             model_path=model_path,
+            family=family,
         )
         self._registry.publish(self._endpoint)  # whoever cannot be found had better not start
         self._presence = Presence(self._registry)

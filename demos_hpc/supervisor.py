@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -92,15 +92,23 @@ class Child:
 
 
 class Supervisor:
-    """A server called ``name`` with ``n_workers`` workers; ``launcher`` is what each process is started by."""
+    """A server called ``name`` with ``n_workers`` workers; ``opened`` is called once its door is open."""
 
     def __init__(
-        self, model: str, n_workers: int, name: str, config: Config, launcher: Sequence[str] = (), threads: int = 1
+        self,
+        model: str,
+        n_workers: int,
+        name: str,
+        config: Config,
+        threads: int = 1,
+        opened: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model
         self._name = name
         self._config = config
-        self._launcher = tuple(launcher)
+        self._opened = opened
+        #: Tells workers from those of another server of the same name.
+        self._family = uuid.uuid4().hex
         self._registry = Registry(config.registry_directory)
         self._environment = {**os.environ, **limit_threads(os.environ, threads)}
         self._dispatcher = Child("dispatcher")
@@ -118,6 +126,7 @@ class Supervisor:
         with self._listening():
             try:
                 self._start_dispatcher()
+                self._opened()
                 while not self._is_told:
                     self._turn()
             except LaunchError:
@@ -144,7 +153,8 @@ class Supervisor:
 
     def _start_dispatcher(self) -> None:
         self._id = uuid.uuid4().hex
-        self._run(self._dispatcher, "dispatch", self._model, "--name", self._name, "--id", self._id)
+        family = ("--family", self._family)
+        self._run(self._dispatcher, "dispatch", self._model, "--name", self._name, "--id", self._id, *family)
         end = time.monotonic() + OPENING
         while not self._is_told:
             if self._dispatcher.has_ended():
@@ -204,7 +214,8 @@ class Supervisor:
             if worker.process is None and now >= worker.start_at:
                 worker.generation += 1
                 worker.label = f"{self._name}.{worker.name.split()[1]}#{worker.generation}"
-                self._run(worker, "worker", "--join", self._name, "--label", worker.label)
+                where = ("--join", self._name, "--family", self._family)
+                self._run(worker, "worker", *where, "--label", worker.label)
         if now >= self._next_look:
             self._look(now)
         self._wait()
@@ -233,7 +244,12 @@ class Supervisor:
         self._is_told |= bool(description["is_stopping"])
 
     def _mourn(self, worker: Child) -> None:
-        """A worker has died: decides when another takes its place."""
+        """A worker has died: says how, and decides when another takes its place."""
+        if worker.status is not None and worker.status < 0:
+            name = signal.Signals(-worker.status).name if -worker.status in set(signal.Signals) else "?"
+            warn(f"worker {worker.label} was ended by signal {-worker.status} ({name}); another takes its place")
+        elif worker.status:
+            warn(f"worker {worker.label} ended with exit status {worker.status}; another takes its place")
         description = self._ask(Operation.STATISTICS)
         if description is None:
             worker.start_at = time.monotonic() + worker.pause
@@ -261,7 +277,7 @@ class Supervisor:
         poll.poll(max(0.0, min(due) - time.monotonic()) * 1e3)
 
     def _run(self, child: Child, *words: str) -> None:
-        child.start([*self._launcher, *PYTHON, *words], self._environment)
+        child.start([*PYTHON, *words], self._environment)
 
     # ---- the end --------------------------------------------------------------------------------------------
 

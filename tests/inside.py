@@ -86,17 +86,22 @@ class Thread(threading.Thread):
 class ServerHere:
     """A server of ``model`` that runs in a thread."""
 
-    def __init__(self, config: Config, name: str, model: str) -> None:
+    def __init__(self, config: Config, name: str, model: str, family: str = "") -> None:
         self.config = config
         self.name = name
-        self.server = Server(name, model, config)
+        self.family = family
+        self.server = Server(name, model, config, family=family)
         self.thread = Thread(self.server.serve, f"server {name}")
         self.thread.start()
         self.workers: list[Thread] = []
 
     def add_worker(self, label: str = "", model: str = "") -> Thread:
         """A worker that joins; it may not have been let in yet."""
-        worker = Thread(lambda: join(self.name, self.config, model=model, label=label), f"worker of {self.name}")
+
+        def work() -> None:
+            join(self.name, self.config, model=model, label=label, family=self.family)
+
+        worker = Thread(work, f"worker of {self.name}")
         worker.start()
         self.workers.append(worker)
         return worker
@@ -209,9 +214,11 @@ class Hall:
         }
         return Config().changed(**(defaults | settings))
 
-    def open(self, model: str = GAUSSIAN, *, name: str = "here", workers: int = 1, **settings: Any) -> ServerHere:
+    def open(
+        self, model: str = GAUSSIAN, *, name: str = "here", workers: int = 1, family: str = "", **settings: Any
+    ) -> ServerHere:
         """A server with so many workers, all there."""
-        server = ServerHere(self.make_config(**settings), name, model)
+        server = ServerHere(self.make_config(**settings), name, model, family)
         self.servers.append(server)
         for _ in range(workers):
             server.add_worker()

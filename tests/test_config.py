@@ -38,6 +38,11 @@ def test_other_variables_are_of_no_concern() -> None:
     assert Config.load({"TIMEOUT": "1", "DEMOS_SOMETHING_ELSE": "1"}) == Config()
 
 
+def test_a_misspelt_setting_is_not_left_out_in_silence() -> None:
+    with pytest.raises(InvalidInput, match=r"DEMOS_HEARBEAT is no setting; did you mean DEMOS_HEARTBEAT\?"):
+        Config.load({"DEMOS_HEARBEAT": "3"})
+
+
 def test_toml_file_sets_and_the_environment_wins(tmp_path: Path) -> None:
     path = tmp_path / "demos.toml"
     path.write_text("timeout = 5\nchunk_seconds = 0.5\nmax_request_bytes = 1e9\n", encoding="utf-8")

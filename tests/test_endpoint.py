@@ -43,6 +43,7 @@ ENDPOINT = Endpoint(
     clients=2,
     load=0.125,
     model_path="models/neutrino.py:Neutrino",
+    family="",
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -93,6 +93,19 @@ def test_a_worker_joins_the_server_of_this_name_and_none_with_such_a_model(hall:
     assert other.wait_for_entry(lambda entry: True, "is there").workers == 1
 
 
+def test_workers_of_two_servers_of_one_name_are_told_apart(hall: Hall) -> None:
+    one, two = (hall.open(name="twin", workers=0, family=digit * 32) for digit in "12")
+    for n in range(1, 4):
+        one.add_worker()
+        one.wait_for_entry(lambda entry, n=n: entry.workers == n, f"{n} workers")
+    assert two.wait_for_entry(lambda entry: True, "is there").workers == 0
+    two.add_worker()
+    two.wait_for_entry(lambda entry: entry.workers == 1, "its worker")
+    two.crash()
+    hall.open(name="twin", workers=0, family="2" * 32).wait_for_entry(lambda entry: entry.workers == 1, "finds it")
+    assert one.find().workers == 3
+
+
 def test_a_server_that_drains_gets_no_more_workers(hall: Hall) -> None:
     server = hall.open(GATE)
     with server.connect() as model:

@@ -150,7 +150,10 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
 
 
 def test_workers_are_started_by_names_of_their_own(ward: Ward) -> None:
-    assert ward.commands == [("worker", "--join", "ward", "--label", f"ward.{slot}#1") for slot in (0, 1)]
+    words = [dict(zip(command[1::2], command[2::2], strict=True)) for command in ward.commands]
+    assert [command[0] for command in ward.commands] == ["worker", "worker"]
+    assert [(word["--join"], word["--label"]) for word in words] == [("ward", "ward.0#1"), ("ward", "ward.1#1")]
+    assert {word["--family"] for word in words} == {ward._family}
     assert all(worker.process is not None for worker in ward._workers)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..config import Config
+from ..endpoint import check_name
 from ..joining import join
 from ..journal import open_log
 from ..logs import warn
@@ -29,9 +30,10 @@ def supervise(model: str, workers: int, name: str | None, threads: int | None) -
     if not name:
         short = class_name if ".py" in model or ":" in model else model
         name = Registry(config.registry_directory).choose_name(short)
+    check_name(name)
     how_many = format_number_of(workers, "worker")
-    warn(f"server {name!r} with {how_many}; connect by demos_hpc.connect({name!r}), stop by Ctrl-C")
-    status = Supervisor(model, workers, name, config, threads=threads or 1).run()
+    announcement = f"server {name!r} with {how_many}; connect by demos_hpc.connect({name!r}), stop by Ctrl-C"
+    status = Supervisor(model, workers, name, config, threads or 1, lambda: warn(announcement)).run()
     raise typer.Exit(status)
 
 
@@ -41,6 +43,7 @@ def worker(
         str, typer.Option("--model", metavar="MODEL", help="What to load, where that is not what the server says.")
     ] = "",
     label: Annotated[str, typer.Option("--label", metavar="LABEL", help="What the worker is called.")] = "",
+    family: Annotated[str, typer.Option("--family", hidden=True)] = "",
 ) -> None:
     """Work for a server, from anywhere: compute with its model until it ends.
 
@@ -48,15 +51,16 @@ def worker(
     """
     config = Config.load()
     open_log(config, "worker", label.partition("#")[0])
-    join(server, config, model=model, label=label)
+    join(server, config, model=model, label=label, family=family)
 
 
 def dispatch(
     model: Annotated[str, typer.Argument()],
     name: Annotated[str, typer.Option("--name")],
     id_: Annotated[str, typer.Option("--id")] = "",
+    family: Annotated[str, typer.Option("--family")] = "",
 ) -> None:
     """The dispatcher of a server; `serve` starts it."""
     config = Config.load()
     open_log(config, "dispatcher", name)
-    Server(name, model, config, id_).serve()
+    Server(name, model, config, id_, family).serve()
