@@ -17,7 +17,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -123,7 +122,7 @@ class Service:
             find_binding=lambda link: BINDING,
             refused=lambda link, user, why: self.refused.update([why[:20]]),
             most_visits=64,
-            numbers=count(1),
+            numbers=self.dispatcher.numbers,
             clock=lambda: time.monotonic() + self.ahead,
         )
         port = StreamPort()
@@ -133,7 +132,7 @@ class Service:
         self.worker.offer(lambda: LoadedModel(Gaussian()), "this process")
         self._ports = [self.port, port]
         #: All that is open for those who have come.
-        self.sockets: set[socket.socket] = set()
+        self.sockets = {here, there}
         self.turn()
 
     def turn(self) -> None:
@@ -174,6 +173,7 @@ class Service:
         """A good client comes, is served, and goes."""
         port = StreamPort()
         here, there = socket.socketpair()
+        self.sockets |= {here, there}
         link = self.port.add(here, "good client")
         self.dispatcher.add_client(link, Person("ada"), is_guest=True)
 
@@ -191,6 +191,9 @@ class Service:
         finally:
             port.close()
             self.turn()
+            for end in (here, there):
+                end.close()
+                self.sockets.discard(end)
 
 
 # ---- what is said ---------------------------------------------------------------------------------------------

@@ -54,9 +54,10 @@ def keep_the_visit(self: Door, link: StreamLink, user: str, why: str) -> None:
         (Intake, "take_cancel", raise_error, "crash: ZeroDivisionError: planted"),
         (Dispatcher, "_take_result", raise_error, "crash: ZeroDivisionError: planted"),
         (Dispatcher, "_take_ping", say_nothing, "neither closed nor answered"),
-        (Dispatcher, "_take_result", say_nothing, "not answered once"),
+        (Dispatcher, "_take_result", say_nothing, "not served afterwards"),
+        (Dispatcher, "_send_failure", say_nothing, "not answered once"),
         (Door, "_refuse", keep_the_visit, "neither closed nor answered"),
-        (StreamLink, "close", say_nothing, "not closed after its peer has left"),
+        (StreamLink, "close", say_nothing, "crash: RuntimeError: the server is awake all the time"),
     ],
 )
 def test_what_is_wrong_would_be_found(

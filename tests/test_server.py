@@ -139,11 +139,15 @@ def test_two_servers_of_one_model_follow_one_another(hall: Hall) -> None:
     one, two = hall.open(name="one"), hall.open(name="two", cache_bytes=1 << 20)
     with one.connect() as first, two.connect() as second:
         second.log_density(X)
+        before = ask(second.submit.log_density(X, POINT))
+        assert ask(second.submit.log_density(X, POINT)) == before
         assert first.set_params(mu=3.0) == 2
         wait_until(lambda: tell(second) == (2, {"mu": 3.0, "sigma": 1.0}), SOON, "the second follows")
         truth = Gaussian().log_density(X, np.array([3.0, 1.0]))
         for model in (first, second):
             np.testing.assert_array_equal(model.log_density(X), truth)
+        value, revision, _ = ask(second.submit.log_density(X, POINT))
+        assert (value, before[1], revision) == (before[0], 1, 2)
         assert second.set_params(sigma=2.0) == 3
         wait_until(lambda: tell(first) == (3, {"mu": 3.0, "sigma": 2.0}), SOON, "the first follows")
 
