@@ -1,6 +1,6 @@
 """What does a server survive, and what does anybody notice?
 
-    python benchmarks/chaos.py [--scenario NAME ...] [--transport tcp|unix|mpi] [--quick] [--json]
+    python benchmarks/chaos.py [--scenario NAME ...] [--transport auto|unix|tcp] [--quick] [--json]
 
 The scenarios, and what is wanted of each, stand in ``tests/chaos/scenarios.py``; CI runs them in short. Each server is
 started for its scenario alone, and every answer is held against the one that is computed here, bit for bit.
@@ -13,6 +13,7 @@ import contextlib
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness import print_table, report
@@ -21,12 +22,18 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "chaos")]
 
 from scenarios import SCENARIOS, run  # noqa: E402  (found by the path above)
+from serving import WAYS  # noqa: E402
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="may be repeated; all unless given")
-    parser.add_argument("--transport", choices=("auto", "tcp", "unix", "mpi"), default="auto")
+    parser.add_argument(
+        "--transport",
+        choices=WAYS,
+        default="auto",
+        help="how callers of this host connect; by default through shared memory once they are busy",
+    )
     parser.add_argument("--quick", action="store_true", help="in short, as CI does")
     parser.add_argument("--json", action="store_true", help="nothing but the line of figures")
     arguments = parser.parse_args()
@@ -50,7 +57,7 @@ def main() -> None:
     sys.exit(n_misses > 0)
 
 
-def _describe(wanted: dict[str, tuple[float, float]], figure: str, value: float) -> list[str]:
+def _describe(wanted: Mapping[str, tuple[float, float]], figure: str, value: float) -> list[str]:
     least, most = wanted.get(figure, (None, None))
     return [figure, f"{value:.4g}", "" if least is None else f"{least:g} to {most:g}"]
 

@@ -50,7 +50,7 @@ class Accounts:
         self._chronicle = Chronicle()
         #: Labels of workers that were given up, for whoever has started them.
         self.evicted: deque[str] = deque(maxlen=MOST_CAREERS)
-        #: How many chunks those that somebody has started have answered, by their labels; of the latest.
+        #: How many chunks those that somebody has started have answered, or died of, by their labels; of the latest.
         self.careers: dict[str, int] = {}
 
     # ---- requests -------------------------------------------------------------------------------------------
@@ -164,16 +164,23 @@ class Accounts:
         """A peer has left, or was lost."""
         self._chronicle.tell_gone(peer, has_said_so=has_said_so)
         if peer.role == "worker":
+            self._count_last_chunk(peer)
             (self.metrics.worker_left if has_said_so else self.metrics.worker_lost)(peer.number)
         elif peer.role == "client":
             (self.metrics.client_left if has_said_so else self.metrics.client_lost)(peer.number)
 
     def note_evicted(self, peer: Peer, why: str) -> None:
         """A worker is given up."""
+        self._count_last_chunk(peer)
         self.metrics.worker_evicted(peer.number)
         self._chronicle.tell_evicted(peer, why)
         if peer.person.label:
             self.evicted.append(peer.person.label)
+
+    def _count_last_chunk(self, peer: Peer) -> None:
+        """Who dies over its work was no bad start: its place need not stay empty for long."""
+        if peer.person.label and self.metrics.is_working(peer.number):
+            self.careers[peer.person.label] = self.careers.get(peer.person.label, 0) + 1
 
     def note_upgraded(self, peer: Peer) -> None:
         """A peer's link goes on through shared memory."""

@@ -119,27 +119,27 @@ class Call:
 class Batch:
     """A chunk: some units of one call, or several small calls merged."""
 
-    __slots__ = ("calls", "parts", "rows", "worker")
+    __slots__ = ("calls", "first", "parts", "rows", "worker")
 
     def __init__(self, worker: Link, calls: list[Call], parts: list[Part]) -> None:
         self.worker = worker
         self.calls = calls
         self.parts = parts
-        #: Rows (or cells) that the result must have.
-        self.rows = 0
+        #: The first row (or cell) that the result must have, and how many.
+        self.first = self.rows = 0
 
     def pack(self, chunk: int) -> Packed:
         """The CHUNK frame for the worker."""
         call, part = self.calls[0], self.parts[0]
         header = call.first.header
         if len(self.calls) > 1:
-            first, arrays = 0, self._merge()
+            arrays = self._merge()
             self.rows = len(arrays[0])
         elif call.is_small and part.count == call.plan.units:
-            self.rows = part.count if call.plan.is_likelihood else header.n_rows
+            self.first, self.rows = header.first_row, header.n_rows
             return pass_on(call.first, kind=_CHUNK, id=chunk, flags=header.flags, revision=call.revision)
         else:
-            first, self.rows, arrays = call.select(part)
+            self.first, self.rows, arrays = call.select(part)
         return pack(
             _CHUNK,
             [np.ascontiguousarray(array) for array in arrays],
@@ -147,7 +147,7 @@ class Batch:
             flags=header.flags,
             model=header.model,
             id=chunk,
-            first_row=first,
+            first_row=self.first,
             n_rows=self.rows,
             revision=call.revision,
             seed=header.seed,
@@ -179,7 +179,8 @@ class Batch:
         header = result.header
         try:
             if not header.status:
-                return header.n_rows == self.rows and self.calls[0].plan.is_answer(self.rows, result.layout)
+                is_run = (header.first_row, header.n_rows) == (self.first, self.rows)
+                return is_run and self.calls[0].plan.is_answer(self.rows, result.layout)
             if header.status == Status.CANCELLED:
                 return all(call.status for call in self.calls)  # it was told so, since nobody waits any more
             return Failure.from_dict(from_json(result.arrays[0])).status == header.status in _STATUSES

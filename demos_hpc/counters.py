@@ -129,6 +129,11 @@ class Slot:
         self._began = 0.0
         self._credited = 0.0
 
+    @property
+    def is_working(self) -> bool:
+        """Whether it has a chunk."""
+        return self._running > 0
+
     def join(self, model: str, host: str, pid: int, transport: str, now: float) -> None:
         self.model, self.host, self.pid, self.transport, self.joined = model, host, pid, transport, now
         self.is_alive = True

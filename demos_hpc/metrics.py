@@ -156,6 +156,11 @@ class Metrics:
         self._events["evictions"] += worker in self._peers
         self.worker_left(worker)
 
+    def is_working(self, worker: int) -> bool:
+        """Whether a worker has a chunk."""
+        slot = self._find_slot(worker)
+        return slot is not None and slot.is_working
+
     def worker_told(self, worker: int, rss_bytes: int) -> None:
         """A worker has said how much memory it has, bytes."""
         if slot := self._find_slot(worker):

@@ -150,7 +150,8 @@ def make_plan(spec: ModelSpec, header: Header, layout: Layout) -> Plan:
     columns = {Operation.SAMPLE: d, Operation.EVALUATE: spec.n_outputs}
     widths: tuple[tuple[int, ...], ...] = ((columns[operation],) if operation in columns else (),)
     if operation in GRADIENTS:
-        widths = ((), (d if header.flags & Flag.WRT_X else p,))
+        is_of_x = header.flags & Flag.WRT_X and operation is Operation.LOG_DENSITY_GRADIENT
+        widths = ((), (d if is_of_x else p,))
     width = sum(map(math.prod, widths))
     return Plan(
         operation=operation,

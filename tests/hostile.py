@@ -13,6 +13,7 @@ import logging
 import random
 import socket
 import struct
+import sys
 import time
 import traceback
 from collections import Counter
@@ -38,9 +39,10 @@ from demos_hpc.model import LoadedModel
 from demos_hpc.peers import Person
 from demos_hpc.reception import Reception
 from demos_hpc.testing import Gaussian
+from demos_hpc.transport import PARTING
 from demos_hpc.transport.compression import Compressor, is_available
 from demos_hpc.transport.inflow import Inflow
-from demos_hpc.transport.tcp import PARTING, StreamLink, StreamPort
+from demos_hpc.transport.tcp import StreamLink, StreamPort
 from demos_hpc.wire import ALIGNMENT, HEADER_BYTES, INLINE_BYTES, OFFSETS, Frame, Header, Layout, Packed, pack
 from demos_hpc.worker import Worker, find_resident_bytes
 
@@ -716,7 +718,7 @@ def attack(
     seconds = time.perf_counter() - begun
     faults = run.ledger.faults
     for what, times in faults.most_common():
-        print(f"{times} x {what}\n{run.ledger.examples[what][:LONGEST_EXAMPLE]}\n")
+        print(f"{times} x {what}\n{run.ledger.examples[what][:LONGEST_EXAMPLE]}\n", file=sys.stderr)
     return {
         "frames": run.n_frames,
         "ended": run.n_ends,

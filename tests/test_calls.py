@@ -14,13 +14,14 @@ from demos_hpc.blocks import limit_run
 from demos_hpc.calls import Batch, Call
 from demos_hpc.errors import BadFrame, InvalidInput, ModelFailed, Status
 from demos_hpc.events import Part, SendPart
-from demos_hpc.messages import Array, Failure, Flag, Kind, Operation, to_json
+from demos_hpc.messages import Failure, Flag, Kind, Operation, to_json
 from demos_hpc.model import LoadedModel
 from demos_hpc.served import Served
 from demos_hpc.spec import ModelSpec, Observable, Output, Parameter
 from demos_hpc.testing import Gaussian, LinearGaussian
-from demos_hpc.transport.loopback import LoopbackLink
+from demos_hpc.transport.loopback import LoopbackLink, LoopbackPort, make_pair
 from demos_hpc.wire import Frame, Packed, pack, read_header, split
+from demos_hpc.worker import Worker
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=100)
 SPEC = LoadedModel(Gaussian(d=2, block_rows=8)).spec
@@ -208,22 +209,27 @@ def test_results_that_do_not_fit() -> None:
     assert batch.fits(receive(pack(Kind.RESULT, [good], id=1, n_rows=3)))
 
 
-@pytest.mark.parametrize(
-    ("operation", "arrays", "widths"),
-    [
-        (Operation.LOG_DENSITY, [X[:5], POINT], [()]),
-        (Operation.LOG_DENSITY_GRADIENT, [X[:5], POINT], [(), (SPEC.n_params,)]),
-        (Operation.LOG_LIKELIHOOD, [X[:5], POINT[np.newaxis]], [()]),
-        (Operation.LOG_LIKELIHOOD_GRADIENT, [X[:5], POINT[np.newaxis]], [(), (SPEC.n_params,)]),
-    ],
-)
-def test_results_that_fit(operation: Operation, arrays: list[Array], widths: list[tuple[int, ...]]) -> None:
-    call = make_call(operation, arrays)
+@pytest.mark.parametrize("flags", [0, Flag.WRT_X, Flag.BLOCK_MAJOR, 0xFFFF])
+@pytest.mark.parametrize("operation", [o for o in Operation if o <= Operation.EVALUATE])
+def test_what_a_worker_answers_fits(operation: Operation, flags: int) -> None:
+    """Else anybody who sets a flag that has no meaning could have a good worker given up."""
+    model = LoadedModel(Gaussian(d=3))
+    x = np.random.default_rng(33).normal(size=(5, 3))
+    arrays = {
+        Operation.SAMPLE: [POINT],
+        Operation.EVALUATE: [POINT[np.newaxis]],
+        Operation.LOG_LIKELIHOOD: [x, POINT[np.newaxis]],
+        Operation.LOG_LIKELIHOOD_GRADIENT: [x, POINT[np.newaxis]],
+    }.get(operation, [x, POINT])
+    call = make_call(operation, arrays, spec=model.spec, n_rows=len(arrays[0]), flags=flags)
     batch = Batch(WORKER, [call], [Part(0, 0, call.plan.units)])
-    batch.pack(1)
-    result = [np.zeros((batch.rows, *width)) for width in widths]
-    assert batch.fits(receive(pack(Kind.RESULT, result, id=1, n_rows=batch.rows)))
-    assert not batch.fits(receive(pack(Kind.RESULT, [*result, result[0]], id=1, n_rows=batch.rows)))
+    port = LoopbackPort()
+    worker = Worker("worker", port, make_pair(LoopbackPort(), port, ("dispatcher", "worker"))[1])
+    worker.offer(lambda: model, "")
+    result = receive(worker._compute(receive(batch.pack(1))))
+    assert batch.fits(result)
+    assert not batch.fits(receive(pack(Kind.RESULT, [*result.arrays, result.arrays[0]], id=1, n_rows=batch.rows)))
+    assert not batch.fits(receive(pack(Kind.RESULT, result.arrays, id=1, n_rows=batch.rows, first_row=1)))
 
 
 def test_failures_that_fit_have_a_reason() -> None:

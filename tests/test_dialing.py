@@ -24,7 +24,7 @@ from demos_hpc import dialing
 from demos_hpc import door as door_module
 from demos_hpc.certificates import Certificate, make_certificate, server_context
 from demos_hpc.config import Config
-from demos_hpc.dialing import Dialed, dial, dial_any, find_user
+from demos_hpc.dialing import Dialed, dial, dial_any
 from demos_hpc.door import Door, Guest, House
 from demos_hpc.endpoint import Endpoint, find_binding, find_boot
 from demos_hpc.errors import (
@@ -37,7 +37,7 @@ from demos_hpc.errors import (
     ServerLost,
 )
 from demos_hpc.greetings import Admission, Challenge, Knock
-from demos_hpc.identity import Key, prove
+from demos_hpc.identity import Key, find_user, prove
 from demos_hpc.messages import Array, Failure, Kind, from_json, to_json
 from demos_hpc.munge import Credential, MungeFailed
 from demos_hpc.refusals import pack_failure

@@ -12,6 +12,7 @@ from typing import Any
 import cuts
 import deaths
 import endurance
+import hostile
 import nodes
 import stragglers
 import strangers
@@ -119,6 +120,12 @@ SCENARIOS: dict[str, Scenario] = {
         {"seconds": 5.0, "callers": 2},
         {"seconds": 600.0},
         RIGHT | {"memory_growth": (-1, 0.05), "fd_growth": (-ANY, 0), "supervisor_fd_growth": (-ANY, 0)},
+    ),
+    "send_nonsense": Scenario(
+        hostile.attack,
+        {"frames": 2000},
+        {"frames": 1_000_000},
+        {"crashes": (0, 0), "other_faults": (0, 0), "memory_growth_mb": (0, 400)},
     ),
     "turn_away": Scenario(
         strangers.turn_away,

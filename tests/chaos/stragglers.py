@@ -138,6 +138,7 @@ GARBAGE: dict[str, Callable[[Frame], bytes]] = {
     "two arrays": lambda c: _answer(c, [compute(c), compute(c)]),
     "no array": lambda c: _answer(c, []),
     "another shape": lambda c: _answer(c, [compute(c)[:, None]]),
+    "other rows": lambda c: _answer(c, [compute(c)], first_row=c.header.first_row + 1),
     "another id": lambda c: _answer(c, [compute(c)], id=c.header.id + 100_000),
     "twice, and wrong the second time": lambda c: 2 * _answer(c, [compute(c)]) + _answer(c, [compute(c) + 1.0]),
     "an unknown status": lambda c: _answer(c, [], status=999),

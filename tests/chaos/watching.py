@@ -12,7 +12,7 @@ from serving import ServerApart
 #: Looks at the memory, of which the least counts, and seconds between them: what is on its way is no growth.
 LOOKS, PAUSE = 10, 0.05
 #: Seconds for what is not needed any more to go back to the kernel, and what is no growth.
-SETTLING, NOISE = 10.0, 0.02
+SETTLING, NOISE = 10.0, 0.05
 
 
 class Watch:
