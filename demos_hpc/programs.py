@@ -82,7 +82,7 @@ def connect(
     AccessRefused
         Where the server does not let this user in.
     InvalidInput
-        Where no such model is served; the message names those that are.
+        Where no such model is served, or several and no name was given; the message names those that are.
     ModelNotFound, ModelFailed
         Where the server could not load its model.
     """

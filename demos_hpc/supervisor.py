@@ -1,8 +1,8 @@
 """Keeps a server running: its dispatcher and its workers are processes that are started again when they die.
 
 Whoever dies is noticed at once (`os.pidfd_open`). A worker that has answered something, or was given something to die
-of, is replaced at once, one that has not after a pause that doubles. A model that cannot even start, three times in a row while no worker is left, ends
-the server.
+of, is replaced at once, one that has not after a pause that doubles. A model that cannot even start, three times in a
+row while no worker is left, ends the server.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def hall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
     """Servers in threads of this process, ``hall.open(MODEL, workers=1)``; all have to end."""
     memory = Path("/dev/shm")  # a file system that has no disk to wait for
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as registry:
+    with tempfile.TemporaryDirectory(prefix="demos-tests-", dir=memory if memory.is_dir() else None) as registry:
         hall = Hall(tmp_path, Path(registry), monkeypatch)
         yield hall
         hall.close()

@@ -331,6 +331,8 @@ class Mutator:
     def _change_json(self, data: bytearray) -> None:
         """Another member, value or type in the JSON of a frame that has some; the frame stays one."""
         start = data.find(b"{", HEADER_BYTES)
+        if start < 0:
+            return
         try:
             value = json.loads(data[start:].rstrip(b"\0").decode())
         except ValueError:

@@ -519,10 +519,23 @@ def test_a_worker_that_is_given_up_is_no_crash(tmp_path: Path) -> None:
     events = house.describe()["events"]
     assert (events["evictions"], events["crashes"]) == (1, 0)
     assert list(house.accounts.evicted) == ["s.0#1"]
+    assert house.accounts.careers["s.0#1"] == 1
     assert house.service.dispatcher.catalog.models[1].workers == 0
     compute(house, worker)  # late, and of no concern
     offer(house, add_guest(house, "s.0#2"))
     assert find_workers(house)["s.0"]["restarts"] == 1
+
+
+def test_who_dies_of_a_chunk_has_a_career_and_who_dies_idle_has_none(tmp_path: Path) -> None:
+    house = House(tmp_path, workers=0)
+    idle, working = (add_guest(house, label) for label in ("s.0#1", "s.1#1"))
+    for worker in (idle, working):
+        offer(house, worker)
+    house.service.dispatcher.lose(idle.there)
+    house.service.add_peer("eve").send(ask())
+    house.service.dispatcher.step()
+    house.service.dispatcher.lose(working.there)
+    assert house.accounts.careers == {"s.0#1": 0, "s.1#1": 1}
 
 
 def test_labels_are_not_hoarded(house: House) -> None:

@@ -10,7 +10,6 @@ import re
 import socket
 import subprocess
 import sys
-import timeit
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -208,7 +207,7 @@ def test_an_unknown_level_is_refused_and_changes_nothing(log_json: Log) -> None:
     assert log_json.event["event"] == "still here"
 
 
-def test_a_level_that_is_off_builds_nothing_and_costs_next_to_nothing(tmp_path: Path) -> None:
+def test_a_level_that_is_off_builds_nothing(tmp_path: Path) -> None:
     class Untouchable:
         def __str__(self) -> str:
             raise AssertionError("it was looked at")
@@ -217,10 +216,8 @@ def test_a_level_that_is_off_builds_nothing_and_costs_next_to_nothing(tmp_path: 
 
     file = Log(tmp_path / "demos.log", "info")
     value = Untouchable()
-    n = 5000
-    seconds = min(timeit.repeat(lambda: log.debug("event", client=3, value=value), number=n, repeat=20)) / n
+    log.debug("event", client=3, value=value)
     assert file.lines == []
-    assert seconds < 1e-6  # 0.1 us of it on a machine of its own
 
 
 # ---- secrets and forgers -----------------------------------------------------------------------------------------

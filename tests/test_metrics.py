@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import timeit
 from typing import Any
 
 import pytest
@@ -414,23 +413,3 @@ def test_in_whatever_order_peers_come_and_go_the_gauges_are_right(events: list[t
     assert sum(worker["chunks"] for worker in told["workers"]) == chunks
     assert all(0.0 <= worker["busy_share"] <= 1.0 for worker in told["workers"])
     assert all(worker["busy_seconds"] <= len(events) for worker in told["workers"])
-
-
-# ---- cost --------------------------------------------------------------------------------------------------------
-
-
-def test_a_requests_whole_accounting_costs_less_than_two_microseconds() -> None:
-    metrics = start()
-    join(metrics)
-    metrics.client_joined(1, "ada", "tcp")
-
-    def account() -> None:
-        metrics.chunk_begun(7, 101.0)
-        metrics.chunk_done(7, 1e-3, 102.0)
-        metrics.charge("ada", 1e-3)
-        metrics.request_done("ada", "nu", DENSITY, 10, 1e-3, OK)
-
-    n = 5000
-    seconds = min(timeit.repeat(account, number=n, repeat=20)) / n
-    assert describe(metrics, 103.0)["requests"] == 20 * n
-    assert seconds < 2e-6

@@ -61,7 +61,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "stop_client": Scenario(
         visitors.stop_client,
-        {"seconds": 1.0, "max_unsent_bytes": 1 << 20, "callers": 2},
+        {"seconds": 1.0, "max_unsent_bytes": 1 << 20, "callers": 2, "rest": 0.0},
         {"seconds": 10.0},
         RIGHT | {"memory_growth": (-1, 0.05), "fd_growth": (-ANY, 0)},
     ),

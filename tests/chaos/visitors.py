@@ -70,9 +70,13 @@ def stop_client(
     seconds: float = 10.0,
     max_unsent_bytes: int = 8 << 20,
     callers: int = 4,
+    rest: float = 6.0,
     seed: int = 7,
 ) -> dict[str, float]:
-    """A client that has asked for much is stopped for a while, and then goes on."""
+    """A client that has asked for much is stopped for a while, and then goes on.
+
+    Another one like it comes before, and the server has ``rest`` seconds to let go of what that one took.
+    """
     never = threading.Event()
     with serving(MODEL, place, transport=transport, max_unsent_bytes=max_unsent_bytes) as server:
         watch = Watch.of_dispatcher(server)
@@ -81,6 +85,7 @@ def stop_client(
             with calling(server, 1, seed=seed + 1, **greedy) as warm:
                 never.wait(seconds / 4)
                 assert not warm[0].finish().lost
+            never.wait(rest)
             watch.begin()
             with calling(server, 1, seed=seed + 2, **greedy) as stopped:
                 never.wait(seconds / 8)
