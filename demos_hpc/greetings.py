@@ -15,6 +15,12 @@ LONGEST_GREETING = 8192
 LONGEST_TEXT = 256
 
 
+def _check_number(what: str, number: int) -> None:
+    """What will be shown, and counted as a float, is no larger than one can tell."""
+    if not 0 <= number < 2**53:
+        raise BadFrame(f"a {what} of {str(number)[:20]}")
+
+
 @dataclass(frozen=True)
 class Knock(FromJson):
     """Who a peer says it is: the first frame on a connection.
@@ -34,6 +40,7 @@ class Knock(FromJson):
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise BadFrame(f"a knock with the unknown role {self.role!r}")
+        _check_number("process", self.pid)
         for text in (self.user, self.host, self.nonce, self.label):
             # It will be shown, logged and compared.
             if len(text) > LONGEST_TEXT or not (text.isascii() and text.isprintable()):
@@ -79,6 +86,9 @@ class Beat(FromJson):
     """How a worker is: the memory that it has, bytes."""
 
     rss: int
+
+    def __post_init__(self) -> None:
+        _check_number("memory", self.rss)
 
 
 @dataclass(frozen=True)

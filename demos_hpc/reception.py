@@ -16,7 +16,7 @@ from .certificates import server_context
 from .config import Config
 from .dispatcher import Dispatcher
 from .door import Door, Guest
-from .errors import DemosError, InvalidInput, LaunchError
+from .errors import DemosError, InvalidInput, LaunchError, Status
 from .logs import warn
 from .messages import Kind, Operation
 from .metrics import Queue
@@ -29,7 +29,7 @@ from .transport.shared import SharedLink, SharedPort
 from .transport.tcp import StreamLink, StreamPort
 from .transport.tuning import tune
 from .upgrade import Tickets
-from .wire import Frame
+from .wire import Frame, pack
 
 #: Connections that wait to be accepted.
 BACKLOG = 1024
@@ -164,8 +164,9 @@ class Reception:
     def upgrade(self, peer: Peer, frame: Frame) -> None:
         """A peer would like to go on through shared memory, or does so."""
         if self._tickets is None:
-            raise InvalidInput("links of this server stay on their sockets (DEMOS_UPGRADE)")
-        if frame.header.kind == Kind.NOW:
+            if frame.header.kind == Kind.TICKET:  # and not an error: that would end the link
+                peer.link.send(pack(Kind.SWITCH, status=Status.NOT_OFFERED))
+        elif frame.header.kind == Kind.NOW:
             self._tickets.accept(peer, frame)
         else:
             self._tickets.give(peer)

@@ -14,8 +14,9 @@ from serving import Operator, wait_until
 
 from demos_hpc.client import RemoteModel
 from demos_hpc.connection import Connection
-from demos_hpc.errors import AccessRefused, BadFrame, DemosError, Draining, InvalidInput, LaunchError, ServerLost
+from demos_hpc.errors import AccessRefused, BadFrame, DemosError, Draining, LaunchError, ServerLost
 from demos_hpc.future import Future
+from demos_hpc.greetings import Beat
 from demos_hpc.messages import Kind, Offer, Operation, to_json
 from demos_hpc.model import LoadedModel
 from demos_hpc.testing import Gaussian
@@ -278,8 +279,8 @@ def test_nobody_goes_on_by_memory_where_the_server_does_not(hall: Hall, role: st
     connection = Connection(dialed.port, dialed.link, server.config)
     dialed.link.send(pack(Kind.TICKET))
     future = connection.ask(Operation.METADATA, {})
-    with pytest.raises(InvalidInput, match=r"stay on their sockets .DEMOS_UPGRADE."):
-        future.result(timeout=SOON)
+    assert future.result(timeout=SOON)["spec"]["name"] == "gaussian"  # the link goes on as it was
+    assert dialed.link.transport == "unix"
     dialed.port.close()
 
 
@@ -381,3 +382,21 @@ def test_labels_of_others_are_no_workers_of_the_supervisor(hall: Hall, shared: S
         assert "here.0#1" not in told["careers"]
         assert "here.0" in {worker["name"] for worker in told["workers"]}
     dialed.port.close()
+
+
+# ---- links that would like to go on through memory ------------------------------------------------------------------
+
+
+def test_a_server_that_keeps_links_on_their_sockets_says_so_and_serves_on(hall: Hall) -> None:
+    hall.open(upgrade="off")
+    with hall.make_caller("here", upgrade="auto", upgrade_after=2) as model:
+        for _ in range(6):
+            np.testing.assert_array_equal(model.log_density(X, POINT), Gaussian().log_density(X, POINT))
+        assert model._connection._link.transport == "unix"
+
+
+def test_a_beat_that_no_memory_can_be_is_refused() -> None:
+    with pytest.raises(BadFrame, match="a memory of 1000"):
+        Beat(10**400)
+    with pytest.raises(BadFrame, match="a memory of -1"):
+        Beat(-1)

@@ -55,7 +55,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "kill_clients": Scenario(
         visitors.kill_clients,
-        {"kills": 3, "callers": 2},
+        {"kills": 3, "warm_up": 2, "callers": 2},
         {"kills": 50},
         RIGHT | {"memory_growth": (-1, 0.05), "fd_growth": (-ANY, 0), "left_in_queue": (0, 0)},
     ),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from caller import Orders
+from caller import Findings, Orders
 from fragile import Steady
 from serving import Operator, ServerApart, serving, wait_until
 from traffic import Caller, calling, sum_up
@@ -31,31 +31,26 @@ SOON = 30.0
 
 
 def kill_clients(
-    place: Path, transport: str = "auto", *, kills: int = 50, callers: int = 4, seed: int = 6
+    place: Path, transport: str = "auto", *, kills: int = 50, warm_up: int = 10, callers: int = 4, seed: int = 6
 ) -> dict[str, float]:
-    """Clients are killed in mid-request, while others are at work."""
+    """Clients are killed in mid-request, while others are at work; memory is looked at after the first ``warm_up``."""
     rng = random.Random(seed)
     never = threading.Event()
     with serving(MODEL, place, transport=transport) as server, server.operate() as operator:
         watch = Watch.of_dispatcher(server)
         with calling(server, callers, seed=seed, nap=1e-6) as steady:
-            # What a server needs for so many clients is no growth.
-            for nth in range(kills + WARM_UP):
-                if nth == WARM_UP:
+            for nth in range(kills + warm_up):
+                if nth == warm_up:
                     watch.begin()
                 victim = Caller(server, Orders(server.name, seed + nth, transport=server.way, prepared=3, nap=1e-5))
                 victim.wait_until_ready()
                 never.wait(rng.uniform(0.02, 0.2))
                 victim.kill()
-            n_lost = wait_until(lambda: _count_lost(operator, kills + WARM_UP), SOON, "all deaths are noticed")
+            n_lost = wait_until(lambda: _count_lost(operator, kills + warm_up), SOON, "all deaths are noticed")
             watch.end()
             figures = sum_up([caller.finish() for caller in steady])
         queue = operator.look()["queue"]["length"]
-    return {**figures, **watch.describe(), "kills": kills, "noticed": n_lost - WARM_UP, "left_in_queue": queue}
-
-
-#: Clients that die before memory is looked at.
-WARM_UP = 3
+    return {**figures, **watch.describe(), "kills": kills, "noticed": n_lost - warm_up, "left_in_queue": queue}
 
 
 def _count_lost(operator: Operator, n: int) -> int:
@@ -75,31 +70,39 @@ def stop_client(
 ) -> dict[str, float]:
     """A client that has asked for much is stopped for a while, and then goes on.
 
-    Another one like it comes before, and the server has ``rest`` seconds to let go of what that one took.
+    Another one like it comes first, for a quarter of the time, and the server has ``rest`` seconds to let go of what
+    that one took; ``first_growth`` is what it kept nevertheless, ``memory_growth`` what the second one adds.
     """
     never = threading.Event()
     with serving(MODEL, place, transport=transport, max_unsent_bytes=max_unsent_bytes) as server:
-        watch = Watch.of_dispatcher(server)
-        greedy = {"in_flight": 300, "prepared": 8}
+        first, second = Watch.of_dispatcher(server), Watch.of_dispatcher(server)
         with calling(server, callers, seed=seed, nap=1e-6) as steady:
-            with calling(server, 1, seed=seed + 1, **greedy) as warm:
-                never.wait(seconds / 4)
-                assert not warm[0].finish().lost
             never.wait(rest)
-            watch.begin()
-            with calling(server, 1, seed=seed + 2, **greedy) as stopped:
-                never.wait(seconds / 8)
-                stopped[0].pause()
-                never.wait(seconds)
-                watch.look()
-                stopped[0].resume()
-                never.wait(seconds / 8)
-                victim = stopped[0].finish()
-            watch.end()
+            first.begin()
+            findings = [_stop_one(server, seconds / 4, first, seed + 1)]
+            first.end()
+            never.wait(rest)
+            second.begin()
+            findings.append(_stop_one(server, seconds, second, seed + 2))
+            second.end()
             figures = sum_up([caller.finish() for caller in steady])
     for name in ("completed", "wrong", "lost", "duplicated"):
-        figures[name] += getattr(victim, name)
-    return {**figures, **watch.describe(), "stopped_completed": victim.completed, "stopped_s": seconds}
+        figures[name] += sum(getattr(found, name) for found in findings)
+    growth = first.describe()["memory_growth"]
+    return {**figures, **second.describe(), "first_growth": growth, "stopped_s": seconds}
+
+
+def _stop_one(server: ServerApart, seconds: float, watch: Watch, seed: int) -> Findings:
+    """A client with 300 requests under way, stopped for so long."""
+    never = threading.Event()
+    with calling(server, 1, seed=seed, in_flight=300, prepared=8) as [caller]:
+        never.wait(seconds / 8)
+        caller.pause()
+        never.wait(seconds)
+        watch.look()
+        caller.resume()
+        never.wait(seconds / 8)
+        return caller.finish()
 
 
 # ---- all at once ----------------------------------------------------------------------------------------------
