@@ -21,7 +21,7 @@ import pytest
 from demos_hpc.certificates import client_context, make_certificate, server_context
 from demos_hpc.errors import BadFrame, BadVersion, DemosError, ServerLost
 from demos_hpc.messages import Array, Kind
-from demos_hpc.transport import MOST_BYTES, PARTING, Link, tcp
+from demos_hpc.transport import MOST_BYTES, PARTING, Link, tcp, tuning
 from demos_hpc.transport.compression import Compressor
 from demos_hpc.transport.tcp import READ_BYTES, StreamLink, StreamPort
 from demos_hpc.transport.tuning import tune
@@ -803,6 +803,11 @@ def test_connections_are_set_up_whatever_the_heartbeat(heartbeat: float) -> None
         if heartbeat == 5.0:  # found in two heartbeats
             idle, pause = get(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), get(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
             assert idle + get(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) * pause <= 10
+        try:
+            pause = get(socket.IPPROTO_TCP, tuning._TCP_RTO_MAX_MS)
+        except OSError:
+            return  # before Linux 6.15
+        assert pause == pytest.approx(min(max(1000, 250 * heartbeat), 120_000), abs=10)
 
 
 # ---- TLS -----------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ def cut_for_a_while(
                 never.wait(seconds)
                 nodes.mend()
                 _wait_for_traffic(operator)
+                never.wait(heartbeat)  # two cuts in a row would be a longer one for those who come back last
             figures = sum_up([caller.finish() for caller in callers])
         events = operator.look()["events"]
     return {
