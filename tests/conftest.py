@@ -19,9 +19,12 @@ DEADLINE = 60.0
 
 
 @pytest.fixture(autouse=True)
-def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test finds the servers of whoever runs the tests, or uses their key."""
-    monkeypatch.setenv("DEMOS_REGISTRY", str(tmp_path / "registry"))
+def _apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds the servers of whoever runs the tests.
+
+    Not a `tmp_path`: ranks that run tests would clear one another's away.
+    """
+    monkeypatch.setenv("DEMOS_REGISTRY", "/nonexistent/demos-registry")
 
 
 @pytest.fixture
