@@ -19,12 +19,12 @@ DEADLINE = 60.0
 
 
 @pytest.fixture(autouse=True)
-def _apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test finds the servers of whoever runs the tests.
-
-    Not a `tmp_path`: ranks that run tests would clear one another's away.
-    """
-    monkeypatch.setenv("DEMOS_REGISTRY", "/nonexistent/demos-registry")
+def _apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds the servers of whoever runs the tests."""
+    if request.config.getoption("--with-mpi"):  # ranks would clear one another's directories away
+        monkeypatch.setenv("DEMOS_REGISTRY", "/nonexistent/demos-registry")
+    else:
+        monkeypatch.setenv("DEMOS_REGISTRY", str(request.getfixturevalue("tmp_path") / "registry"))
 
 
 @pytest.fixture
