@@ -9,6 +9,7 @@ from .config import Config
 from .errors import (
     Busy,
     Cancelled,
+    DatasetError,
     DeadlineExceeded,
     DemosError,
     Draining,
@@ -27,14 +28,17 @@ from .likelihood import Likelihood
 from .local import local
 from .model import Model
 from .programs import connect
+from .remote_data import RemoteDataset
 from .samplers import SamplerPool
-from .spec import ModelSpec, Observable, Output, Parameter
+from .spec import Dataset, ModelSpec, Observable, Output, Parameter
 from .version import __version__
 
 __all__ = [
     "Busy",
     "Cancelled",
     "Config",
+    "Dataset",
+    "DatasetError",
     "DeadlineExceeded",
     "DemosError",
     "Draining",
@@ -52,6 +56,7 @@ __all__ = [
     "Output",
     "Parameter",
     "Params",
+    "RemoteDataset",
     "RemoteModel",
     "SamplerPool",
     "ServerLost",

@@ -48,11 +48,12 @@ from typing import Any
 from .budgets import Limits
 from .errors import InvalidInput
 from .identity import read_file
+from .messages import CONTROLS as _CONTROLS
 from .messages import Operation
 
 ANYTHING = "*"
 #: What a model can be asked for.
-QUESTIONS = frozenset(operation.title for operation in Operation if operation < Operation.STATISTICS)
+QUESTIONS = frozenset(operation.title for operation in Operation if operation not in _CONTROLS)
 WRITE = frozenset({Operation.SET_PARAMS.title})
 READ = QUESTIONS - WRITE
 #: What a server can be asked for.

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from .cache import Gathering
+from .data_plan import DataPlan
 from .errors import BadFrame, InvalidInput, Status
 from .events import Part, SendPart
 from .messages import Array, Failure, Flag, FloatArray, Kind, Operation, from_json
@@ -33,7 +34,13 @@ class Call:
     )  # fmt: skip
 
     def __init__(
-        self, link: Link, frame: Frame, plan: Plan, defaults: FloatArray | None, revision: int, arrived: float = 0.0
+        self,
+        link: Link,
+        frame: Frame,
+        plan: Plan | DataPlan,
+        defaults: FloatArray | None,
+        revision: int,
+        arrived: float = 0.0,
     ) -> None:
         self.link = link
         self.id = frame.header.id
@@ -57,8 +64,10 @@ class Call:
 
     def add(self, frame: Frame) -> int:
         """A further part of a large request has come: returns how many units it has."""
-        self._open()
         got, plan = frame.arrays, self.plan
+        if isinstance(plan, DataPlan):
+            raise InvalidInput("a request for data is a single frame")
+        self._open()
         rows = min(plan.part_rows, plan.rows - self.rows_here)
         shapes = [(rows, *array.shape[1:]) for array in self._per_row[0]]
         if not rows or frame.header.first_row != self.rows_here or [a.shape for a in got] != shapes:
@@ -77,6 +86,7 @@ class Call:
         if self._per_row:
             return
         plan, arrays = self.plan, list(self.first.arrays)
+        assert isinstance(plan, Plan)
         if not plan.has_params:
             assert self.defaults is not None
             as_points = plan.is_likelihood or plan.operation is Operation.EVALUATE
@@ -87,8 +97,10 @@ class Call:
 
     def select(self, part: Part) -> tuple[int, int, list[Array]]:
         """What a worker needs for these units: first row (or cell), number of rows (or cells), arrays."""
-        self._open()
         plan = self.plan
+        if isinstance(plan, DataPlan):
+            return plan.select(part.first, part.count)
+        self._open()
         start, stop = plan.rows_of(part.first, part.count)
         segment, offset = divmod(start, plan.part_rows)
         here = self._per_row[segment] if segment < len(self._per_row) else []  # samples have rows, but no arrays
@@ -113,6 +125,8 @@ class Call:
         A likelihood's chunk counts cells, its request rows.
         """
         plan = self.plan
+        if isinstance(plan, DataPlan):
+            return False
         return self.first.is_inline and plan.has_params and plan.part_rows == plan.rows and not plan.is_likelihood
 
 
@@ -157,6 +171,7 @@ class Batch:
         """The arrays of several calls of equal layout, one behind the other."""
         plan, frame = self.calls[0].plan, self.calls[0].first
         layout = frame.layout
+        assert isinstance(plan, Plan)
         merged: list[Array] = []
         for offset, shape in zip(layout.offsets, layout.shapes, strict=True):
             size = 8 * math.prod(shape)

@@ -13,6 +13,7 @@ from .connection import Connection
 from .errors import InvalidInput
 from .likelihood import Likelihood
 from .messages import FloatArray, Operation
+from .remote_data import RemoteDataset, find_dataset
 from .samplers import SamplerPool
 from .submit import Submit
 
@@ -89,6 +90,22 @@ class RemoteModel:
     def evaluate(self, params: Params = None, **options: Any) -> FloatArray:
         """The model's forward map: params (p,) to (q,), (m, p) to (m, q). Options: out, timeout, progress."""
         return self.submit.evaluate(params, **options).result()  # type: ignore[no-any-return]
+
+    def dataset(self, name: str, *, direct: bool | None = None) -> RemoteDataset:
+        """A dataset of the model, read like one of h5py: ``model.dataset("events")[10:20, ::2]``.
+
+        ``direct`` says whether this process reads the file itself: True, or an error; False, never; None, where it can
+        and the workers would not be faster.
+        """
+        description = find_dataset(self._connection, self.submit.handle, self.spec, name)
+        metadata = self.metadata()
+        limits = {"max_bytes": metadata["max_request_bytes"], "workers": metadata["workers"]}
+        return RemoteDataset(self._connection, self.submit.handle, description, **limits, direct=direct)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the model's datasets."""
+        return tuple(dataset.name for dataset in self.spec.datasets)
 
     log_prob = logpdf = logp = log_density
     rvs = sample

@@ -97,6 +97,12 @@ class Config:
     log_file: str = ""
     #: Where a server writes its counters for Prometheus: a file that ends in .prom, or a directory; empty for nowhere.
     prometheus_file: str = ""
+    #: Directories, between colons, that links in HDF5 files may lead into, beside each file's own.
+    data_directories: str = ""
+    #: Where uploaded data are kept, on a file system that client's and server's hosts share; by default below the home.
+    spool: str = ""
+    #: Bytes of datasets that the workers of one host hold in memory; 0 for half of what is free.
+    resident_bytes: int = 0
     #: A directory where ranks leave a mark before MPI_Init, so that one that never comes can be named.
     run_dir: str = ""
 
@@ -117,6 +123,10 @@ class Config:
     @property
     def registry_directory(self) -> Path:
         return Path(self.registry) if self.registry else Path.home() / HOME / "registry"
+
+    @property
+    def spool_directory(self) -> Path:
+        return Path(self.spool) if self.spool else Path.home() / HOME / "spool"
 
     @property
     def key_path(self) -> Path:

@@ -66,11 +66,12 @@ class Connection:
         out: list[FloatArray] | None = None,
         part_rows: int = 0,
         n_per_row: int = 0,
+        make: Callable[..., Future] = Future,
     ) -> Future:
         """Sends a request of ``n_rows``; the answer has ``n_units`` rows (or cells) of shapes ``widths``.
 
         Where ``part_rows`` is given and less than ``n_rows``, the first ``n_per_row`` arrays travel in parts of so
-        many rows.
+        many rows. ``make`` is the kind of future.
         """
         self._check_usable()
         seconds = self._config.timeout if timeout is None else read_timeout(timeout)
@@ -94,7 +95,7 @@ class Connection:
         )
         self._transmit(packed)
         # The rest is done while the request is on its way.
-        future = Future(self, number, time.monotonic() + seconds, n_units, widths, finish, out)
+        future = make(self, number, time.monotonic() + seconds, n_units, widths, finish, out)
         self._futures[number] = future
         self._enter(future, packed, cut)
         return future
@@ -222,7 +223,7 @@ class Connection:
         elif frame.is_inline:
             future.take(first, frame.arrays)
         else:
-            future.n_answered += layout.shapes[0][0]  # received in place
+            future.take_placed(first, frame.arrays)
         future.nonfinite_rows += header.deadline_ms
         if header.flags & _FINAL and future.n_answered != future.n_units:
             rows = f"{future.n_answered} of {future.n_units} rows"
@@ -233,7 +234,7 @@ class Connection:
         future, first = self._futures.get(header.id), header.first_row
         if future is None or header.status or not future.fits(first, layout.shapes, layout.dtypes):
             return self._scratch.place(link, header, layout)
-        return [array[first : first + shape[0]] for array, shape in zip(future.room(), layout.shapes, strict=True)]
+        return future.place(first, layout)
 
     def _settle(self, future: Future, error: DemosError | None) -> None:
         del self._futures[future.id]

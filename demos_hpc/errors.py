@@ -29,6 +29,7 @@ class Status(IntEnum):
     INTERNAL = 14
     MODEL_NOT_FOUND = 15
     REFUSED = 16
+    DATASET_FAILED = 17
 
 
 class DemosError(Exception):
@@ -136,6 +137,12 @@ class ModelNotFound(DemosError, LookupError):
     status = Status.MODEL_NOT_FOUND
 
 
+class DatasetError(DemosError, OSError):
+    """A dataset cannot be read: its file is missing, truncated, altered or replaced, or a filter is missing."""
+
+    status = Status.DATASET_FAILED
+
+
 class AccessRefused(DemosError, PermissionError):
     """The server does not let this user in, or do this; the server's audit log says why."""
 
@@ -168,5 +175,6 @@ EXCEPTION_OF: dict[int, type[DemosError]] = {
         InternalError,
         ModelNotFound,
         AccessRefused,
+        DatasetError,
     )
 }

@@ -10,9 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from .errors import Cancelled, DemosError, InvalidInput
-from .messages import FloatArray
-from .wire import FLOAT64, Packed
+from .messages import Array, FloatArray
+from .wire import DTYPES, FLOAT64, Layout, Packed
 
+#: The dtypes of an answer whose rows have no fixed size: lengths, bytes.
+RAGGED = (DTYPES[3], DTYPES[7])
 #: The pieces of an answer, put together as the caller wants them.
 Finish = Callable[[list[FloatArray]], Any]
 
@@ -73,6 +75,8 @@ class Future:
     is_done = False
     #: Rows (or cells) of the answer that have come.
     n_answered = 0
+    #: Of all arrays of the answer.
+    dtype: np.dtype[np.generic] = FLOAT64
     progress: Callable[[int, int], object] | None = None
     stream: Stream | None = None
     #: What to send once more, should that be necessary.
@@ -160,7 +164,7 @@ class Future:
     def room(self) -> list[FloatArray]:
         """The arrays in which the answer is put together."""
         if self.out is None:
-            self.out = [np.empty((self.n_units, *width)) for width in self.widths]
+            self.out = [np.empty((self.n_units, *width), self.dtype) for width in self.widths]
         return self.out
 
     def fits(self, first: int, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype[np.generic]]) -> bool:
@@ -169,9 +173,17 @@ class Future:
             return False
         count = shapes[0][0]
         for shape, width, dtype in zip(shapes, self.widths, dtypes, strict=True):
-            if shape != (count, *width) or dtype is not FLOAT64:
+            if shape != (count, *width) or dtype is not self.dtype:
                 return False
         return first + count <= self.n_units
+
+    def place(self, first: int, layout: Layout) -> list[Array]:
+        """Where rows ``first`` and on, of this layout, are to be received; `take_placed` follows."""
+        return [array[first : first + shape[0]] for array, shape in zip(self.room(), layout.shapes, strict=True)]
+
+    def take_placed(self, first: int, arrays: list[Array]) -> None:
+        """Rows that `place` was asked about have come there."""
+        self.n_answered += len(arrays[0])
 
     def take(self, first: int, arrays: list[FloatArray]) -> None:
         """Rows ``first`` and on of the answer have come."""
@@ -206,3 +218,47 @@ class Future:
             function(self)
         except Exception:
             traceback.print_exc()
+
+
+class BytesFuture(Future):
+    """The answer to a request for bytes: each row has as many."""
+
+    dtype = DTYPES[7]
+
+
+class RaggedFuture(Future):
+    """The answer to a request whose rows have no fixed size: arrays of their lengths, and of all their bytes.
+
+    ``widths`` has the shape of the lengths of one row. ``finish`` is given the lengths of all rows, int64, and then
+    the bytes, uint8, of each run of rows in order.
+    """
+
+    _runs: dict[int, list[Array]]
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._runs = {}
+
+    def place(self, first: int, layout: Layout) -> list[Array]:
+        return [np.empty(shape, dtype) for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True)]
+
+    def fits(self, first: int, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype[np.generic]]) -> bool:
+        if tuple(dtypes) != RAGGED or not shapes[0] or len(shapes[1]) != 1:
+            return False
+        return shapes[0][1:] == self.widths[0] and first + shapes[0][0] <= self.n_units
+
+    def take(self, first: int, arrays: list[Array]) -> None:
+        self._runs[first] = arrays
+        self.n_answered += len(arrays[0])
+
+    take_placed = take
+
+    def restart(self) -> None:
+        super().restart()
+        self._runs = {}
+
+    def settle(self, error: DemosError | None = None) -> None:
+        runs = [self._runs[first] for first in sorted(self._runs)]
+        lengths = [run[0] for run in runs] or [np.zeros((0, *self.widths[0]), np.int64)]
+        self.out = [np.concatenate(lengths), *(run[1] for run in runs)]
+        super().settle(error)

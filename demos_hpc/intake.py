@@ -78,7 +78,7 @@ class Intake:
             number,
             peer.number,
             header.model,
-            header.operation,
+            plan.work,
             plan.units,
             plan.first_units,
             now + header.deadline_ms / 1e3 if header.deadline_ms else math.inf,

@@ -50,7 +50,7 @@ def join(name: str, config: Config, *, model: str = "", label: str = "", family:
     while True:
         admission = dialed.admission
         _LOG.info("joined", server=admission.name, worker=admission.number, by=dialed.link.transport, label=label)
-        worker = Worker(f"worker {admission.number}", dialed.port, dialed.link, config.heartbeat, dialed.ascent)
+        worker = Worker(f"worker {admission.number}", dialed.port, dialed.link, config.heartbeat, dialed.ascent, config)
         try:
             worker.offer(make_model, describe_arithmetic())
             if failure is not None:

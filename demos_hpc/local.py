@@ -48,7 +48,7 @@ class LocalService:
             port = LoopbackPort()
             there, here = make_pair(self._port, port, ("dispatcher", f"worker {nth}"))
             self.dispatcher.add_worker(there, Person(""))
-            worker = Worker(f"worker {nth}", port, here)
+            worker = Worker(f"worker {nth}", port, here, config=config)
             worker.offer(lambda: _load(model), describe_arithmetic())
             self._workers.append(worker)
         self._names = itertools.count()

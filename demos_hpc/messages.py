@@ -49,7 +49,7 @@ class Kind(IntEnum):
 
 
 class Operation(IntEnum):
-    """What a model can be asked for, and, from `STATISTICS` on, a server."""
+    """What a model can be asked for, or, as in `CONTROLS`, a server."""
 
     LOG_DENSITY = 1
     LOG_DENSITY_GRADIENT = 2
@@ -62,6 +62,10 @@ class Operation(IntEnum):
     STATISTICS = 9
     DRAIN = 10
     STOP = 11
+    DATASET = 12
+    DESCRIBE = 13
+    DIGEST = 14
+    UPLOAD = 15
 
     @property
     def title(self) -> str:
@@ -69,6 +73,10 @@ class Operation(IntEnum):
         return self.name.lower()
 
 
+#: What is asked of a server, not of a model.
+CONTROLS = frozenset({Operation.STATISTICS, Operation.DRAIN, Operation.STOP})
+#: What is asked of a model's datasets.
+OF_DATA = frozenset({Operation.DATASET, Operation.DESCRIBE, Operation.DIGEST, Operation.UPLOAD})
 LIKELIHOODS = frozenset({Operation.LOG_LIKELIHOOD, Operation.LOG_LIKELIHOOD_GRADIENT})
 GRADIENTS = frozenset({Operation.LOG_DENSITY_GRADIENT, Operation.LOG_LIKELIHOOD_GRADIENT})
 
@@ -81,6 +89,7 @@ class Flag(IntFlag):
     WRT_X = 2
     BLOCK_MAJOR = 4
     FRESH_SEED = 8
+    RESIDENT = 16
 
 
 def to_json(value: Mapping[str, Any] | Sequence[Any]) -> Array:

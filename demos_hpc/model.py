@@ -13,6 +13,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ import numpy as np
 from .blocks import count_blocks, sum_blocks
 from .errors import InvalidInput, ModelFailed, ModelNotFound, NotOffered
 from .messages import Array, FloatArray, Operation, to_json
-from .spec import GRADIENT_X, ModelSpec
+from .spec import GRADIENT_X, Dataset, ModelSpec
 from .streams import BlockStreams
 
 
@@ -157,14 +158,18 @@ class LoadedModel:
         offered = [op.title for op, method in METHODS.items() if callable(getattr(model, method, None))]
         if callable(getattr(model, GRADIENT_X, None)):
             offered.append(GRADIENT_X)
+        if spec.datasets:
+            offered += [operation.title for operation in (Operation.DATASET, Operation.DESCRIBE, Operation.DIGEST)]
         if not offered:
             raise InvalidInput(
-                f"model {spec.name!r} has none of the methods {', '.join(sorted(set(METHODS.values())))}"
+                f"model {spec.name!r} has no datasets and none of the methods"
+                f" {', '.join(sorted(set(METHODS.values())))}"
             )
         for name, columns in (("log_density", "observables"), ("sample", "observables"), ("evaluate", "outputs")):
             if name in offered and not getattr(spec, columns):
                 raise InvalidInput(f"model {spec.name!r} has {name}() but its spec declares no {columns}")
         self.model = model
+        spec = replace(spec, datasets=tuple(_place(dataset, type(model)) for dataset in spec.datasets))
         self.spec = spec.with_operations(offered)
         try:
             to_json(self.spec.to_dict())
@@ -281,6 +286,15 @@ def _digest_source(kind: type) -> str:
     except (TypeError, OSError):
         code = b""  # made in a notebook, or built in
     return hashlib.sha256(code + kind.__qualname__.encode()).hexdigest()
+
+
+def _place(dataset: Dataset, kind: type) -> Dataset:
+    """A dataset with its full path: it is relative to the file of the model's class."""
+    try:
+        directory = Path(inspect.getfile(kind)).resolve().parent
+    except (TypeError, OSError):
+        directory = Path.cwd()
+    return replace(dataset, path=str(directory / dataset.path))
 
 
 def _equal_runs(params: FloatArray, run: slice) -> Iterator[slice]:

@@ -76,6 +76,11 @@ class Plan:
         most = max(1, PIECE_BYTES // max(self.unit_bytes, 1))
         fix(limit=self.first_units if self.part_rows < self.rows else most)
 
+    @property
+    def work(self) -> Hashable:
+        """Requests whose units cost about the same."""
+        return self.operation
+
     def units_in(self, rows: int) -> int:
         """Units in a part of ``rows`` rows."""
         return count_blocks(rows, self.unit_rows) * (self.points if self.is_likelihood else 1)

@@ -146,7 +146,7 @@ def serve(model: str, config: Config) -> None:
             if busy:
                 launch.abort(f"{', '.join(busy)} still computed what nobody waited for, and was ended", 0)
         else:
-            worker = Worker(launch.name, launch.port, launch.servers[0])
+            worker = Worker(launch.name, launch.port, launch.servers[0], config=launch.config)
             worker.offer(lambda: load(model), describe_arithmetic())
             worker.serve()
     except BaseException:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from .data_plan import DataPlan, make_data_plan
 from .errors import Busy, InvalidInput, TooLarge
-from .messages import FloatArray, Operation
+from .messages import OF_DATA, FloatArray, Operation
 from .plan import Plan, make_plan
 from .spec import ModelSpec
 from .wire import Frame, Layout
@@ -129,9 +130,11 @@ class Served:
         values = zip(self.spec.param_names, params.tolist(), strict=True)
         return {name: value for name, value in values if not math.isnan(value)}
 
-    def plan(self, frame: Frame) -> Plan:
+    def plan(self, frame: Frame) -> Plan | DataPlan:
         """How a request is worked on; `InvalidInput`, `NotOffered` or `TooLarge` where it is not."""
         header = frame.header
+        if header.operation in OF_DATA:
+            return make_data_plan(self.spec, frame)
         layout = frame.layout
         key = (header.operation, header.flags, header.n_rows, layout)
         plan = self._plans.get(key)

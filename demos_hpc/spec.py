@@ -20,6 +20,8 @@ from .messages import FloatArray, Operation
 #: The UUID of a model that was given none: made from its name, under this namespace.
 NAMESPACE = uuid.UUID("6ba6f2d0-5a43-5d2e-9d0b-0f2b6f3a7c11")
 BLOCK_ROWS = 1024
+#: Names of models and datasets.
+NAME = r"[A-Za-z0-9][\w.-]*"
 #: What ``operations`` names the gradient of the log-density with respect to x.
 GRADIENT_X = "log_density_gradient_x"
 
@@ -73,6 +75,28 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Dataset:
+    """A precomputed dataset: ``path`` is ``file.h5:/name/within``, relative to the file that the model is written in.
+
+    ``units`` are those of its values, or of each field by name; ``checksum`` is what ``demos-hpc data checksum`` says.
+    """
+
+    name: str
+    path: str
+    units: str | Mapping[str, str] = ""
+    description: str = ""
+    checksum: str = ""
+    license: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(NAME, self.name):
+            raise InvalidInput(f"dataset name {self.name!r}: letters, digits, '_', '.', '-', a letter or digit first")
+        file, colon, inside = self.path.rpartition(":/")
+        if not colon or not file or not inside:
+            raise InvalidInput(f"dataset {self.name!r}: path {self.path!r} is not of the form file.h5:/name/within")
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """The contract of one model with those who call it. Frozen; travels as JSON.
 
@@ -82,6 +106,8 @@ class ModelSpec:
         What it is called, and which density it is: when log P changes, so does the major or minor version.
     parameters, observables, outputs
         Columns of params (p,), of x (d,) and of what ``evaluate`` returns (q,), in order.
+    datasets
+        What the model's workers can read from the shared file system.
     block_rows
         Rows of a block, the unit of random streams and partial sums (`blocks`).
     row_independent
@@ -98,6 +124,7 @@ class ModelSpec:
     parameters: tuple[Parameter, ...] = ()
     observables: tuple[Observable, ...] = ()
     outputs: tuple[Output, ...] = ()
+    datasets: tuple[Dataset, ...] = ()
     uuid: str = ""
     description: str = ""
     license: str = ""
@@ -114,7 +141,13 @@ class ModelSpec:
     operations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, kind in (("parameters", Parameter), ("observables", Observable), ("outputs", Output)):
+        kinds: dict[str, Any] = {
+            "parameters": Parameter,
+            "observables": Observable,
+            "outputs": Output,
+            "datasets": Dataset,
+        }
+        for name, kind in kinds.items():
             # Plain dicts come from JSON.
             columns = tuple(c if isinstance(c, kind) else kind(**c) for c in getattr(self, name))
             object.__setattr__(self, name, columns)
@@ -123,7 +156,7 @@ class ModelSpec:
                 raise InvalidInput(f"model {self.name!r}: {name} {names} are not all different")
         for name in ("authors", "operations"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+        if not re.fullmatch(NAME, self.name):
             raise InvalidInput(f"model name {self.name!r}: letters, digits, '_', '.', '-', a letter or digit first")
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
             raise InvalidInput(f"model {self.name!r}: version {self.version!r} is not of the form 1.2.3")

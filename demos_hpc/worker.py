@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from .config import Config
 from .errors import BadFrame, DemosError, InternalError, InvalidInput, Status
 from .greetings import Beat
+from .library import Library
 from .logs import Logger
-from .messages import GRADIENTS, Array, Failure, Flag, FloatArray, Kind, Offer, Operation, from_json, to_json
+from .messages import GRADIENTS, OF_DATA, Array, Failure, Flag, FloatArray, Kind, Offer, Operation, from_json, to_json
 from .model import LoadedModel, format_traceback
 from .relay import find_nonfinite
 from .transport import LONGEST_WAIT, Link, Port
@@ -30,12 +32,20 @@ class Worker:
     """Computes what comes over ``link``, one chunk after the other."""
 
     def __init__(
-        self, name: str, port: Port, link: Link, beat_seconds: float = math.inf, ascent: Ascent | None = None
+        self,
+        name: str,
+        port: Port,
+        link: Link,
+        beat_seconds: float = math.inf,
+        ascent: Ascent | None = None,
+        config: Config | None = None,
     ) -> None:
         self.name = name
         self._port = port
         self._link = link
         self._model: LoadedModel | None = None
+        self._library = Library(())
+        self._config = config or Config()
         self._chunks: deque[Frame] = deque()
         self._is_over = False
         self._ascent = ascent
@@ -47,6 +57,7 @@ class Worker:
         """Loads the model and tells the dispatcher what it is, or why there is none."""
         try:
             model = self._model = make_model()
+            self._library = Library(model.spec.datasets, self._config.data_directories.split(":"))
             offer = Offer(self.name, fingerprint, model.source, spec=model.spec.to_dict())
         except DemosError as error:
             trace = format_traceback(error) if error.__cause__ else ""
@@ -114,9 +125,10 @@ class Worker:
             failure = Failure.of(why, format_traceback(error))
             return _pack_result(header, [to_json(failure.to_dict())], status=why.status)
         spent = time.perf_counter_ns() - start
-        return _pack_result(header, arrays, nonfinite=_count_nonfinite(arrays[0]), nanoseconds=spent)
+        nonfinite = 0 if header.operation in OF_DATA else _count_nonfinite(arrays[0])
+        return _pack_result(header, arrays, nonfinite=nonfinite, nanoseconds=spent)
 
-    def _call(self, header: Header, arrays: list[Array]) -> list[FloatArray]:
+    def _call(self, header: Header, arrays: list[Array]) -> list[Array]:
         model = self._model
         if model is None:
             raise InvalidInput("this worker has no model")
@@ -134,7 +146,18 @@ class Worker:
             if header.flags & Flag.BLOCK_MAJOR:
                 cells = [np.ascontiguousarray(array.swapaxes(0, 1)) for array in cells]
             return [array.reshape(header.n_rows, *array.shape[2:]) for array in cells]
+        if operation in OF_DATA:
+            return self._fetch(header, arrays)
         raise BadFrame(f"a chunk with the unknown operation {operation}")
+
+    def _fetch(self, header: Header, arrays: list[Array]) -> list[Array]:
+        """What is asked of datasets."""
+        question = from_json(arrays[0])
+        if header.operation == Operation.DATASET:
+            return self._library.read(question, arrays[1:], header.first_row, header.n_rows)
+        if header.operation == Operation.DIGEST:
+            return self._library.digest(question, header.first_row, header.n_rows)
+        return [to_json(self._library.describe(question.get("dataset")))]
 
 
 def _tell(chunk: Header, result: Header) -> None:

@@ -22,12 +22,13 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "1 what is said": (
         "messages", "greetings", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads",
         "watchdog", "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates",
-        "shared_files", "logs", "journal",
+        "shared_files", "logs", "journal", "selection", "progress", "elements",
+        "chunk_cache",
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model", "cost", "quadrature", "starter"),
     "3 brain": (
-        "pool", "scheduler", "plan", "served", "relay", "arguments", "differences", "future", "desk",
-        "adapters", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
+        "pool", "scheduler", "plan", "data_plan", "served", "relay", "arguments", "differences", "future", "desk",
+        "adapters", "hdf5", "library", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
     ),
     "4 transport": (
         "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi",
@@ -36,7 +37,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "catalog", "chronicle", "accounts", "recall", "intake", "door", "upgrade", "scribe", "presence",
     ),
     "5 worker and client": (
-        "dialing", "worker", "connection", "operating", "survey", "recovery", "tracing", "submit", "likelihood",
+        "dialing", "worker", "connection", "remote_data", "operating", "survey", "recovery", "tracing", "submit", "likelihood",
         "samplers", "client", "launch",
     ),
     "6 dispatcher": ("dispatcher", "reception", "joining"),
@@ -57,7 +58,7 @@ ORDER = [module for floor in FLOORS.values() for module in floor]
 
 #: Packages that one module each may import, if any does.
 HOMES: dict[str, str | None] = {
-    "mpi4py": "transport.mpi", "h5py": None, "cffi": None, "spython": None, "cryptography": "certificates",
+    "mpi4py": "transport.mpi", "h5py": "hdf5", "hdf5plugin": "hdf5", "cffi": None, "spython": None, "cryptography": "certificates",
     "zstandard": "transport.compression", "prometheus_client": "exposition",
 }  # fmt: skip
 

@@ -68,7 +68,12 @@ enum demos_operation {
     /* Of the server, not of a model. */
     DEMOS_STATISTICS = 9,
     DEMOS_DRAIN = 10,
-    DEMOS_STOP = 11
+    DEMOS_STOP = 11,
+    /* Of a model's datasets. */
+    DEMOS_DATASET = 12,  /* rows of a dataset */
+    DEMOS_DESCRIBE = 13, /* what datasets there are (JSON) */
+    DEMOS_DIGEST = 14,   /* checksums of slabs of a dataset */
+    DEMOS_UPLOAD = 15    /* rows that the server is to keep */
 };
 
 enum demos_status {
@@ -88,14 +93,16 @@ enum demos_status {
     DEMOS_SERVER_LOST = 13,
     DEMOS_INTERNAL = 14,       /* a defect of demos-hpc itself */
     DEMOS_MODEL_NOT_FOUND = 15, /* there is no such file, module or class */
-    DEMOS_REFUSED = 16         /* whoever asks has no right to it */
+    DEMOS_REFUSED = 16,        /* whoever asks has no right to it */
+    DEMOS_DATASET_FAILED = 17  /* a file is missing, truncated, altered or replaced */
 };
 
 enum demos_flag {
     DEMOS_FINAL = 1,       /* REPLY: nothing more follows for this id */
     DEMOS_WRT_X = 2,       /* gradients with respect to x, not params */
     DEMOS_BLOCK_MAJOR = 4, /* likelihood cells are b m + j, not j B + b (WIRE.md, 6) */
-    DEMOS_FRESH_SEED = 8   /* SAMPLE: the caller gave no seed, one was drawn for this request */
+    DEMOS_FRESH_SEED = 8,  /* SAMPLE: the caller gave no seed, one was drawn for this request */
+    DEMOS_RESIDENT = 16    /* likelihoods: the rows are data that the workers hold (WIRE.md, 17) */
 };
 
 enum demos_dtype {

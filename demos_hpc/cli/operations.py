@@ -18,12 +18,13 @@ from ..future import Future
 from ..local import local
 from ..messages import FloatArray
 from ..programs import connect, is_analysis
+from ..progress import show_progress
 from ..spec import ModelSpec
 from ..submit import Progress
 from .arrays import check_writable, read_params, read_rows_like, write_array
 from .choice import ModelOrServer, find_served, load_here
 from .launches import LauncherKind, start_again
-from .output import format_number, make_console, make_table, print_json, show_progress
+from .output import format_number, make_console, make_table, print_json
 
 #: Of a result, as much is shown; all of it is in --json and --out.
 MOST_ROWS, MOST_COLUMNS = 20, 8

@@ -20,10 +20,11 @@ from ..exposition import write_exposition
 from ..identity import find_user
 from ..logs import warn
 from ..operating import Operator
+from ..progress import show_progress
 from ..registry import Registry
 from ..survey import DEAD, ELSEWHERE, NOT_OURS, SIGHTS, SILENT, Sighting, find_named, reach, survey, sweep
 from .dashboard import render_stats
-from .output import make_console, print_json, show_progress, to_plain
+from .output import make_console, print_json, to_plain
 from .quantities import format_number_of, format_time
 from .rates import check_format
 

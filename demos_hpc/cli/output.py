@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 #: Columns of text, where standard output is no terminal and nobody said how wide it is.
@@ -58,19 +56,3 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Sequence | set | frozenset):
         return [to_plain(item) for item in value]
     return str(value)
-
-
-@contextmanager
-def show_progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while a request is under way, to be told ``(done, total)``; gone afterwards."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
