@@ -28,7 +28,6 @@ from .likelihood import Likelihood
 from .local import local
 from .model import Model
 from .programs import connect
-from .remote_data import RemoteDataset
 from .samplers import SamplerPool
 from .spec import Dataset, ModelSpec, Observable, Output, Parameter
 from .version import __version__
@@ -56,7 +55,6 @@ __all__ = [
     "Output",
     "Parameter",
     "Params",
-    "RemoteDataset",
     "RemoteModel",
     "SamplerPool",
     "ServerLost",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -13,9 +13,11 @@ from .connection import Connection
 from .errors import InvalidInput
 from .likelihood import Likelihood
 from .messages import FloatArray, Operation
-from .remote_data import RemoteDataset, find_dataset
 from .samplers import SamplerPool
 from .submit import Submit
+
+if TYPE_CHECKING:
+    from .remote_data import RemoteDataset
 
 
 class RemoteModel:
@@ -97,6 +99,8 @@ class RemoteModel:
         ``direct`` says whether this process reads the file itself: True, or an error; False, never; None, where it can
         and the workers would not be faster.
         """
+        from .remote_data import RemoteDataset, find_dataset  # h5py takes its time
+
         description = find_dataset(self._connection, self.submit.handle, self.spec, name)
         metadata = self.metadata()
         limits = {"max_bytes": metadata["max_request_bytes"], "workers": metadata["workers"]}

@@ -20,14 +20,15 @@ from .chunk_cache import ChunkCache
 from .elements import describe_value, read_dtype, read_value, strip
 from .errors import DatasetError, InvalidInput
 from .messages import Array
-from .selection import Axis, IndexArray, Run, Span
+from .runs import Run
+from .selection import Axis, IndexArray, Span
 
 with contextlib.suppress(ImportError):  # filters beyond those of HDF5 itself: zstd, blosc, lz4 and others
     import hdf5plugin  # noqa: F401  (registers them)
 
 #: Runs of consecutive indices of which a list may be made up, as a share of it, to be read one by one.
 MOST_RUNS = 1 / 16
-#: Names of filters by their number, for messages (https://github.com/HDFGroup/hdf5_plugins, RegisteredFilterPlugins).
+#: Names of filters by their number (https://github.com/HDFGroup/hdf5_plugins, RegisteredFilterPlugins).
 FILTERS = {
     1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 305: "lzo", 307: "bzip2",
     32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2",

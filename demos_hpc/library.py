@@ -16,7 +16,8 @@ from .elements import encode
 from .errors import BadFrame, DatasetError, InvalidInput
 from .hdf5 import DataFile, DataSet, describe_dtype, split_path
 from .messages import Array
-from .selection import Run, Span, read_run
+from .runs import Run, read_run
+from .selection import Span
 from .spec import Dataset
 
 #: Seconds after which it is looked at once more whether a path still leads to the same file.

@@ -17,7 +17,8 @@ from .hdf5 import DataFile, DataSet, make_empty, read_attribute, split_path
 from .library import combine_digests, count_slabs
 from .messages import Array, Operation, to_json
 from .progress import show_progress
-from .selection import Run, Selection, Span, cut, read_selection, to_question
+from .runs import Run, to_question
+from .selection import Selection, arrange, cut, merge, read_selection
 from .spec import ModelSpec
 
 #: Bytes of a block, where nobody says how many rows it has.
@@ -142,7 +143,7 @@ class RemoteDataset:
             return [self[key] for key in keys]
         names = self._item.names if self._kind == "rows" else None
         selections = [read_selection(key, self.shape, names, self.name) for key in keys]
-        merged = _merge(selections)
+        merged = merge(selections)
         if merged is None:
             futures = [self._start(selection, None, options.get("timeout"), None) for selection in selections]
             return [future.result() for future in futures]
@@ -295,7 +296,7 @@ class RemoteDataset:
                 values = answers[0].reshape(-1).view(dtype).reshape(n_rows, *counts)
             else:
                 values = decode(answers[0], answers[1:], self._kind, self._item)
-            return _arrange(values, selection, axis, out)
+            return arrange(values, selection, axis, out)
 
         future = self._connection.start(
             Operation.DATASET, arrays, n_rows, n_rows, widths, finish,
@@ -355,7 +356,7 @@ class RemoteDataset:
         values = self._here.read(run, self._cache, out.reshape(run.counts) if in_place and out is not None else None)
         if not self._file.is_unchanged():
             raise DatasetError(f"{self._file.path} was changed while it was read; open the dataset again")
-        return out if in_place else _arrange(values, selection, 0, out)
+        return out if in_place else arrange(values, selection, 0, out)
 
 
 class AsStrings:
@@ -387,53 +388,6 @@ def find_dataset(connection: Connection, model: int, spec: ModelSpec, name: str)
         raise InvalidInput(f"model {spec.name!r} has no dataset {name!r}; it has {names}")
     answer = connection.ask(Operation.DESCRIBE, {"dataset": name}, model=model).result()
     return answer["datasets"][0]  # type: ignore[no-any-return]
-
-
-def _arrange(values: Array, selection: Selection, axis: int, out: Array | None) -> Any:
-    """Rows along ``axis`` as the caller wants them: in order, without the axes that one index took away."""
-    if axis:
-        values = np.moveaxis(values, 0, axis)
-    if selection.order is not None:
-        values = np.take(values, selection.order, axis=selection.list_axis)
-    if selection.is_one_field:
-        (name,) = selection.fields or ()
-        values = values[name]
-    values = values.reshape(selection.shape)
-    if out is not None:
-        if not np.shares_memory(out, values):
-            out[...] = values
-        return out
-    if not selection.shape:
-        return values if selection.is_array else values[()]
-    return np.ascontiguousarray(values)
-
-
-def _merge(selections: Sequence[Selection]) -> Selection | None:
-    """Selections that differ in their rows only, as one that has all their rows, one behind the other."""
-    if len(selections) < 2 or any(not s.axes or s.is_flat or len(s.shape) < 1 for s in selections):
-        return None
-    first = selections[0]
-    rest, fields = first.axes[1:], (first.fields, first.is_one_field)
-    if any(not isinstance(axis, Span) for axis in rest):
-        return None
-    for other in selections:
-        is_alike = (other.fields, other.is_one_field) == fields and len(other.shape) == len(first.shape)
-        if not is_alike or any(not isinstance(a, Span) or a != b for a, b in zip(other.axes[1:], rest, strict=True)):
-            return None
-        if other.shape[1:] != first.shape[1:]:
-            return None
-    parts = []
-    for s in selections:
-        along = s.axes[0]
-        if isinstance(along, Span):
-            rows = along.start + along.step * np.arange(along.count, dtype=np.int64)
-        else:
-            rows = along if s.order is None else along[s.order]
-        if len(rows) != s.shape[0]:
-            return None  # a single index, without an axis of its own
-        parts.append(rows)
-    rows, order = np.unique(np.concatenate(parts), return_inverse=True)
-    return Selection((rows, *rest), (len(order), *first.shape[1:]), *fields, order=order.astype(np.int64, copy=False))
 
 
 def _first(answers: list[Array]) -> Array:

@@ -8,21 +8,19 @@ that is possible, so that no chunk is inflated twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import BadFrame, InvalidInput
+from .errors import InvalidInput
 
 IndexArray = npt.NDArray[np.int64]
 #: Bytes of an answer that one unit should have, and of what it makes a worker read.
 UNIT_BYTES = 1 << 20
 READ_BYTES = 8 << 20
-#: Axes of a dataset, as HDF5 has it.
-MOST_AXES = 32
 
 
 class Span(NamedTuple):
@@ -284,76 +282,51 @@ def _cut_list(indices: Axis, length: int, row_bytes: int, chunk_bytes: int) -> I
     return np.concatenate([np.flatnonzero(np.concatenate([[True], np.diff(units) != 0])), [n]]).astype(np.int64)
 
 
-# ---- as it travels ----------------------------------------------------------------------------------------------
+# ---- several at once, and put together again --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """Some rows of a selection, for one worker: ``axes`` as in `Selection`, rows along ``axis``."""
-
-    axes: tuple[Axis, ...]
-    axis: int
-    fields: tuple[str, ...] | None
-    is_flat: bool
-    counts: tuple[int, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "counts", tuple(count_of(axis) for axis in self.axes))
-
-
-def to_question(selection: Selection, axis: int) -> tuple[dict[str, Any], list[IndexArray]]:
-    """A selection as JSON, and the list of indices apart; rows are counted along ``axis``."""
-    axes = [list(a) if isinstance(a, Span) else None for a in selection.axes]
-    question = {"axes": axes, "axis": axis, "fields": selection.fields, "is_flat": selection.is_flat}
-    return question, [a for a in selection.axes if not isinstance(a, Span)]
-
-
-def read_run(question: Mapping[str, Any], lists: Sequence[Any], first: int, count: int) -> Run:
-    """``count`` rows, from row ``first``, of what `to_question` gave; ``lists`` has the indices of these rows only.
-
-    Raises
-    ------
-    BadFrame
-        Where it is no selection.
-    """
-    try:
-        axis, fields = question["axis"], question.get("fields")
-        spans = [None if a is None else Span(*map(_to_int, a)) for a in question["axes"]]
-        is_flat = question.get("is_flat") is True
-        if not isinstance(axis, int) or len(spans) > MOST_AXES or not 0 <= axis <= max(len(spans) - 1, 0):
-            raise ValueError(f"axis {axis!r} of {len(spans)}")
-        if fields is not None and not (isinstance(fields, list) and all(isinstance(name, str) for name in fields)):
-            raise ValueError(f"fields {fields!r}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadFrame(f"a question for rows that is none: {type(error).__name__}: {error}") from None
-    lacking = [j for j, span in enumerate(spans) if span is None]
-    if len(lacking) != len(lists) or (lacking and lacking != [axis]):
-        raise BadFrame(f"a question for rows with {len(lists)} lists, for axes {lacking}, cut along axis {axis}")
-    if any(span is not None and (span.start < 0 or span.step < 1 or span.count < 0) for span in spans):
-        raise BadFrame("a question for rows with a span that is none")
-    axes: list[Axis] = []
-    for j, span in enumerate(spans):
-        if span is None:
-            axes.append(_check_list(lists[0], count))
-        elif j == axis:
-            if first + count > span.count:
-                raise BadFrame(f"rows {first} to {first + count} of {span.count}")
-            axes.append(span.cut(first, count))
+def merge(selections: Sequence[Selection]) -> Selection | None:
+    """Selections that differ in their rows only, as one that has all their rows, one behind the other."""
+    if len(selections) < 2 or any(not s.axes or s.is_flat or len(s.shape) < 1 for s in selections):
+        return None
+    first = selections[0]
+    rest, fields = first.axes[1:], (first.fields, first.is_one_field)
+    if any(not isinstance(axis, Span) for axis in rest):
+        return None
+    for other in selections:
+        is_alike = (other.fields, other.is_one_field) == fields and len(other.shape) == len(first.shape)
+        if not is_alike or any(not isinstance(a, Span) or a != b for a, b in zip(other.axes[1:], rest, strict=True)):
+            return None
+        if other.shape[1:] != first.shape[1:]:
+            return None
+    parts = []
+    for s in selections:
+        along = s.axes[0]
+        if isinstance(along, Span):
+            rows = along.start + along.step * np.arange(along.count, dtype=np.int64)
         else:
-            axes.append(span)
-    return Run(tuple(axes), axis, None if fields is None else tuple(fields), is_flat)
+            rows = along if s.order is None else along[s.order]
+        if len(rows) != s.shape[0]:
+            return None  # a single index, without an axis of its own
+        parts.append(rows)
+    rows, order = np.unique(np.concatenate(parts), return_inverse=True)
+    return Selection((rows, *rest), (len(order), *first.shape[1:]), *fields, order=order.astype(np.int64, copy=False))
 
 
-def _to_int(value: Any) -> int:
-    if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise ValueError(f"{value!r} is no index")
-    return value
-
-
-def _check_list(array: Any, count: int) -> IndexArray:
-    indices: IndexArray = np.asarray(array)
-    if indices.dtype != np.int64 or indices.shape != (count,) or (count and indices[0] < 0):
-        raise BadFrame(f"a list of {indices.shape} {indices.dtype} for {count} rows")
-    if not (np.diff(indices) > 0).all():
-        raise BadFrame("a list of indices that does not increase")
-    return indices
+def arrange(values: Any, selection: Selection, axis: int, out: Any) -> Any:
+    """Rows along ``axis`` as the caller wants them: in order, without the axes that one index took away."""
+    if axis:
+        values = np.moveaxis(values, 0, axis)
+    if selection.order is not None:
+        values = np.take(values, selection.order, axis=selection.list_axis)
+    if selection.is_one_field:
+        (name,) = selection.fields or ()
+        values = values[name]
+    values = values.reshape(selection.shape)
+    if out is not None:
+        if not np.shares_memory(out, values):
+            out[...] = values
+        return out
+    if not selection.shape:
+        return values if selection.is_array else values[()]
+    return np.ascontiguousarray(values)

@@ -7,14 +7,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .config import Config
 from .errors import BadFrame, DemosError, InternalError, InvalidInput, Status
 from .greetings import Beat
-from .library import Library
 from .logs import Logger
 from .messages import GRADIENTS, OF_DATA, Array, Failure, Flag, FloatArray, Kind, Offer, Operation, from_json, to_json
 from .model import LoadedModel, format_traceback
@@ -22,6 +21,9 @@ from .relay import find_nonfinite
 from .transport import LONGEST_WAIT, Link, Port
 from .upgrade import Ascent
 from .wire import Frame, Header, Packed, pack, read_header
+
+if TYPE_CHECKING:
+    from .library import Library
 
 #: Longest time given to an answer to leave before the next chunk is begun, seconds.
 LONGEST_FLUSH = 0.02
@@ -44,7 +46,7 @@ class Worker:
         self._port = port
         self._link = link
         self._model: LoadedModel | None = None
-        self._library = Library(())
+        self._library: Library | None = None
         self._config = config or Config()
         self._chunks: deque[Frame] = deque()
         self._is_over = False
@@ -57,7 +59,6 @@ class Worker:
         """Loads the model and tells the dispatcher what it is, or why there is none."""
         try:
             model = self._model = make_model()
-            self._library = Library(model.spec.datasets, self._config.data_directories.split(":"))
             offer = Offer(self.name, fingerprint, model.source, spec=model.spec.to_dict())
         except DemosError as error:
             trace = format_traceback(error) if error.__cause__ else ""
@@ -153,6 +154,12 @@ class Worker:
     def _fetch(self, header: Header, arrays: list[Array]) -> list[Array]:
         """What is asked of datasets."""
         question = from_json(arrays[0])
+        if self._library is None:
+            from .library import Library  # h5py takes its time, and most models have no datasets
+
+            assert self._model is not None
+            allowed = list(filter(None, self._config.data_directories.split(":")))
+            self._library = Library(self._model.spec.datasets, allowed)
         if header.operation == Operation.DATASET:
             return self._library.read(question, arrays[1:], header.first_row, header.n_rows)
         if header.operation == Operation.DIGEST:

@@ -22,7 +22,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "1 what is said": (
         "messages", "greetings", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads",
         "watchdog", "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates",
-        "shared_files", "logs", "journal", "selection", "progress", "elements",
+        "shared_files", "logs", "journal", "selection", "runs", "progress", "elements",
         "chunk_cache",
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model", "cost", "quadrature", "starter"),

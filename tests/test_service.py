@@ -212,7 +212,7 @@ BROKEN_FILES = {
         "from demos_hpc import ModelSpec\nclass M:\n    spec = ModelSpec(name='m')",
         "M",
         InvalidInput,
-        "model 'm' has none of the methods evaluate, log_density, log_density_gradient, sample",
+        "model 'm' has no datasets and none of the methods evaluate, log_density, log_density_gradient, sample",
     ),
 }
 
