@@ -1,38 +1,39 @@
-"""HDF5 files: opened, described, and read into given memory. The one module that knows h5py.
+"""HDF5 files: opened, described, and read into given memory.
 
 A dataset is read as h5py would return it, and single rows of large datasets faster.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-import h5py
 import numpy as np
 
 from .chunk_cache import ChunkCache
-from .elements import describe_value, read_dtype, read_value, strip
 from .errors import DatasetError, InvalidInput
+from .hdf5_format import (
+    describe_attributes,
+    describe_dtype,
+    explain,
+    find_kind,
+    has_filter,
+    is_dataset,
+    is_external,
+    is_group,
+    list_filters,
+    open_unlocked,
+)
 from .messages import Array
 from .runs import Run
 from .selection import Axis, IndexArray, Span
 
-with contextlib.suppress(ImportError):  # filters beyond those of HDF5 itself: zstd, blosc, lz4 and others
-    import hdf5plugin  # noqa: F401  (registers them)
-
 #: Runs of consecutive indices of which a list may be made up, as a share of it, to be read one by one.
 MOST_RUNS = 1 / 16
-#: Names of filters by their number (https://github.com/HDFGroup/hdf5_plugins, RegisteredFilterPlugins).
-FILTERS = {
-    1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 305: "lzo", 307: "bzip2",
-    32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2",
-}  # fmt: skip
 #: Filters that take no time to speak of.
 _LIGHT = frozenset({"shuffle", "fletcher32"})
 
@@ -61,7 +62,7 @@ class DataFile:
             raise DatasetError(f"{path} cannot be opened: {error.strerror}") from None
         self.identity = identify(os.fstat(self._descriptor))
         try:
-            self._file = _open_unlocked(path)
+            self._file = open_unlocked(path)
         except OSError as error:
             os.close(self._descriptor)
             raise DatasetError(f"{path} cannot be opened: {explain(error)}") from None
@@ -93,7 +94,7 @@ class DataFile:
     def list_names(self) -> list[str]:
         """Names of all datasets in the file itself, sorted; links to other files are not followed."""
         names: list[str] = []
-        self._file.visititems(lambda name, thing: names.append(f"/{name}") if isinstance(thing, h5py.Dataset) else None)
+        self._file.visititems(lambda name, thing: names.append(f"/{name}") if is_dataset(thing) else None)
         return sorted(names)
 
     def _open(self, name: str) -> Any:
@@ -101,19 +102,19 @@ class DataFile:
         walked = ""
         for word in filter(None, name.split("/")):
             walked += f"/{word}"
-            if not isinstance(place, h5py.Group):
+            if not is_group(place):
                 raise DatasetError(f"{self.path}: {walked} lies in something that is no group")
             link = place.get(word, getlink=True)
             if link is None:
                 there = ", ".join(list(place)[:20]) or "nothing"
                 raise DatasetError(f"{self.path}: there is no {walked}; beside it there are: {there}")
-            if isinstance(link, h5py.ExternalLink):
+            if is_external(link):
                 self._check_place(os.path.join(os.path.dirname(self.path), link.filename), walked)
             try:
                 place = place[word]
             except (KeyError, OSError) as error:
                 raise DatasetError(f"{self.path}: {walked} leads nowhere: {explain(error)}") from None
-        if not isinstance(place, h5py.Dataset):
+        if not is_dataset(place):
             raise DatasetError(f"{self.path}: {name} is a {type(place).__name__.lower()}, not a dataset")
         self._check_place(place.file.filename, name)
         outside = [source.file_name for source in place.virtual_sources()] if place.is_virtual else []
@@ -133,16 +134,6 @@ class DataFile:
             )
 
 
-def _open_unlocked(path: str) -> Any:
-    """Locks hang or lie on shared file systems, and keep others from writing; a file that is only read needs none."""
-    try:
-        return h5py.File(path, "r", locking=False)
-    except OSError as error:
-        if "flag values" not in str(error):
-            raise
-        return h5py.File(path, "r")  # this process has it open already, with locks
-
-
 class DataSet:
     """One dataset, read row by row."""
 
@@ -152,8 +143,8 @@ class DataSet:
         self.shape: tuple[int, ...] | None = dataset.shape
         self.dtype: np.dtype[Any] = dataset.dtype
         self.chunks: tuple[int, ...] | None = dataset.chunks
-        self.kind = _find_kind(self.dtype)
-        self.filters = _list_filters(dataset)
+        self.kind = find_kind(self.dtype)
+        self.filters = list_filters(dataset)
         self._descriptor = -1
         self._offset: int | None = None
         is_plain = self.chunks is None and self.kind == "rows" and self.shape and not dataset.is_virtual
@@ -179,7 +170,7 @@ class DataSet:
             "kind": self.kind,
             "chunks": None if self.chunks is None else list(self.chunks),
             "filters": self.filters,
-            "attrs": _describe_attributes(self._dataset),
+            "attrs": describe_attributes(self._dataset),
         }
 
     def row_dtype(self, fields: Sequence[str] | None) -> np.dtype[Any]:
@@ -234,7 +225,7 @@ class DataSet:
     def _explain(self, error: Exception) -> str:
         text = explain(error)
         if any(word in text.lower() for word in ("filter", "plugin")):
-            missing = [name for name in self.filters if not _has_filter(name)]
+            missing = [name for name in self.filters if not has_filter(name)]
             remedy = "the package hdf5plugin brings most of them"
             return f"its filter {', '.join(missing) or ', '.join(self.filters)} is missing or fails ({text}); {remedy}"
         return text
@@ -338,64 +329,3 @@ def _group(indices: IndexArray, length: int) -> Iterator[tuple[int, int, int]]:
     chunks = indices // length
     edges = np.concatenate([[0], np.flatnonzero(np.diff(chunks)) + 1, [len(chunks)]]).tolist()
     return ((int(chunks[a]), a, b) for a, b in pairwise(edges))
-
-
-# ---- types ------------------------------------------------------------------------------------------------------
-
-
-def _find_kind(dtype: np.dtype[Any]) -> str:
-    """``rows`` where each element has the same size; ``text`` and ``lists`` where it does not; else ``other``."""
-    if not dtype.hasobject:
-        return "rows"
-    string = h5py.check_string_dtype(dtype)
-    if string is not None and string.length is None:
-        return "text"
-    base = h5py.check_vlen_dtype(dtype)
-    return "lists" if base is not None and not np.dtype(base).hasobject else "other"
-
-
-def describe_dtype(dtype: np.dtype[Any]) -> Any:
-    """A dtype for JSON; of lists that of their items."""
-    base = h5py.check_vlen_dtype(dtype)
-    if base is not None and base is not str and base is not bytes:
-        return np.lib.format.dtype_to_descr(strip(np.dtype(base)))
-    return "O" if dtype.hasobject else np.lib.format.dtype_to_descr(strip(dtype))
-
-
-def _list_filters(dataset: Any) -> list[str]:
-    plist = dataset.id.get_create_plist()
-    return [FILTERS.get(number := plist.get_filter(n)[0], str(number)) for n in range(plist.get_nfilters())]
-
-
-def _has_filter(name: str) -> bool:
-    number = next((number for number, known in FILTERS.items() if known == name), None)
-    return bool(h5py.h5z.filter_avail(int(name) if number is None else number))
-
-
-def _describe_attributes(dataset: Any) -> dict[str, Any]:
-    """Attributes for JSON; those of kinds that cannot travel are left out."""
-    found = {}
-    for name in dataset.attrs:
-        with contextlib.suppress(OSError, TypeError, ValueError, NotImplementedError):
-            value = dataset.attrs[name]
-            is_empty = isinstance(value, h5py.Empty)
-            found[name] = {"empty": describe_dtype(value.dtype)} if is_empty else describe_value(value)
-    return found
-
-
-def read_attribute(described: Any) -> Any:
-    """An attribute as h5py has it."""
-    if isinstance(described, Mapping) and "empty" in described:
-        return make_empty(read_dtype(described["empty"]))
-    return read_value(described)
-
-
-def make_empty(dtype: np.dtype[Any]) -> Any:
-    """What h5py returns of a dataset that has a type, but no shape."""
-    return h5py.Empty(dtype)
-
-
-def explain(error: BaseException) -> str:
-    """What HDF5 says, without its stack."""
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    return " ".join(text.split())

@@ -14,7 +14,8 @@ import numpy as np
 from .chunk_cache import ChunkCache
 from .elements import encode
 from .errors import BadFrame, DatasetError, InvalidInput
-from .hdf5 import DataFile, DataSet, describe_dtype, split_path
+from .hdf5 import DataFile, DataSet, split_path
+from .hdf5_format import describe_dtype
 from .messages import Array
 from .runs import Run, read_run
 from .selection import Span

@@ -13,7 +13,8 @@ from .connection import Connection
 from .elements import decode, read_dtype
 from .errors import DatasetError, InvalidInput, NotOffered, TooLarge
 from .future import BytesFuture, Future, RaggedFuture
-from .hdf5 import DataFile, DataSet, make_empty, read_attribute, split_path
+from .hdf5 import DataFile, DataSet, split_path
+from .hdf5_format import make_empty, read_attribute
 from .library import combine_digests, count_slabs
 from .messages import Array, Operation, to_json
 from .progress import show_progress

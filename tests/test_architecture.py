@@ -28,7 +28,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "2 wire and model": ("wire", "blocks", "spec", "model", "cost", "quadrature", "starter"),
     "3 brain": (
         "pool", "scheduler", "plan", "data_plan", "served", "relay", "arguments", "differences", "future", "desk",
-        "adapters", "hdf5", "library", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
+        "adapters", "hdf5_format", "hdf5", "library", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
     ),
     "4 transport": (
         "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi",
@@ -58,7 +58,7 @@ ORDER = [module for floor in FLOORS.values() for module in floor]
 
 #: Packages that one module each may import, if any does.
 HOMES: dict[str, str | None] = {
-    "mpi4py": "transport.mpi", "h5py": "hdf5", "hdf5plugin": "hdf5", "cffi": None, "spython": None, "cryptography": "certificates",
+    "mpi4py": "transport.mpi", "h5py": "hdf5_format", "hdf5plugin": "hdf5_format", "cffi": None, "spython": None, "cryptography": "certificates",
     "zstandard": "transport.compression", "prometheus_client": "exposition",
 }  # fmt: skip
 
