@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
+from dataclasses import replace
 
 import numpy as np
 
-from demos_hpc import ModelSpec, Observable, Output, Parameter
+from demos_hpc import Dataset, ModelSpec, Observable, Output, Parameter
 
 
 class Normal:
@@ -99,6 +101,59 @@ class Witness:
         began = time.monotonic()
         time.sleep(params.sum())
         return np.full((len(params), 1), began)
+
+
+class Data:
+    """Datasets alone, as `data.py` makes them in the directory that it names."""
+
+    def __init__(self) -> None:
+        folder = os.environ["BENCH_DATA"]
+        names = ("plain", "gzip", "zstd", "rows")
+        self.spec = ModelSpec("data", datasets=tuple(Dataset(name, f"{folder}/{name}.h5:/x") for name in names))
+
+
+class Trivial(Normal):
+    """One column, and a density that takes no time: what a call costs."""
+
+    name = "trivial"
+    d = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        folder = os.environ.get("BENCH_DATA", "/nowhere")
+        self.spec = replace(self.spec, datasets=(Dataset("block", f"{folder}/block.h5:/x"),))
+
+    def log_density(self, x: np.ndarray, params: np.ndarray) -> np.ndarray:
+        return x[:, 0] * params[..., 0]
+
+
+class Heavy(Normal):
+    """Four columns, and about 100 ns of exponentials and logarithms a row: bound by computing."""
+
+    name = "heavy"
+    d = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        folder = os.environ.get("BENCH_DATA", "/nowhere")
+        self.spec = replace(self.spec, datasets=(Dataset("events", f"{folder}/events.h5:/x"),))
+
+    def log_density(self, x: np.ndarray, params: np.ndarray) -> np.ndarray:
+        one = super().log_density(x, params)
+        other = super().log_density(x + 1.0, params)
+        third = super().log_density(x - 1.0, params)
+        return np.logaddexp(np.logaddexp(one, other), third) - np.log(3.0)
+
+
+class Walked(Normal):
+    """What samplers walk on: eight columns, 1e4 rows."""
+
+    name = "walked"
+
+    def __init__(self) -> None:
+        super().__init__()
+        folder = os.environ.get("BENCH_DATA", "/nowhere")
+        self.spec = replace(self.spec, datasets=(Dataset("events", f"{folder}/walked.h5:/x"),))
 
 
 BY_NAME = {cls.name: cls for cls in (Normal, Normal2, Mixture)}

@@ -22,7 +22,7 @@ An example, with everything that there is::
     rows_per_second = 1e8
 
 ``allow`` has what a model can be asked for (``log_density``, ``sample``, ``set_params``, …; ``read`` is all of it but
-``set_params``, ``write`` is ``set_params``), and what a server can be: ``statistics`` (of everybody), ``drain``,
+``set_params`` and ``upload``, which are ``write``), and what a server can be: ``statistics`` (of everybody), ``drain``,
 ``stop``, together ``operate``; ``join`` (be a worker: see the requests and make the answers). The latter are about the
 server, so not for a rule with a model. ``all`` is all that a rule can allow. Rules add up. Whoever may do anything with
 a model may see its ``metadata``, without which no client can call it.
@@ -54,7 +54,7 @@ from .messages import Operation
 ANYTHING = "*"
 #: What a model can be asked for.
 QUESTIONS = frozenset(operation.title for operation in Operation if operation not in _CONTROLS)
-WRITE = frozenset({Operation.SET_PARAMS.title})
+WRITE = frozenset({Operation.SET_PARAMS.title, Operation.UPLOAD.title})
 READ = QUESTIONS - WRITE
 #: What a server can be asked for.
 CONTROLS = frozenset(operation.title for operation in Operation) - QUESTIONS

@@ -15,6 +15,7 @@ from .messages import Array, Failure, Flag, FloatArray, Kind, Operation, from_js
 from .peers import Peer
 from .plan import Plan
 from .relay import pack_many, pass_on
+from .resident_plan import ResidentPlan
 from .transport import Link
 from .wire import FLOAT64, Frame, Packed, pack
 
@@ -37,7 +38,7 @@ class Call:
         self,
         link: Link,
         frame: Frame,
-        plan: Plan | DataPlan,
+        plan: Plan | DataPlan | ResidentPlan,
         defaults: FloatArray | None,
         revision: int,
         arrived: float = 0.0,
@@ -65,7 +66,7 @@ class Call:
     def add(self, frame: Frame) -> int:
         """A further part of a large request has come: returns how many units it has."""
         got, plan = frame.arrays, self.plan
-        if isinstance(plan, DataPlan):
+        if not isinstance(plan, Plan):
             raise InvalidInput("a request for data is a single frame")
         self._open()
         rows = min(plan.part_rows, plan.rows - self.rows_here)
@@ -100,6 +101,8 @@ class Call:
         plan = self.plan
         if isinstance(plan, DataPlan):
             return plan.select(part.first, part.count)
+        if isinstance(plan, ResidentPlan):
+            return plan.select(part.first, part.count, self._find_points())
         self._open()
         start, stop = plan.rows_of(part.first, part.count)
         segment, offset = divmod(start, plan.part_rows)
@@ -112,6 +115,13 @@ class Call:
         if self._shared is not None:
             arrays.append(self._shared)
         return start, stop - start, arrays
+
+    def _find_points(self) -> FloatArray:
+        """The parameter points (m, p) of a likelihood of resident data."""
+        if self.plan.has_params:
+            return self.first.arrays[2]
+        assert self.defaults is not None
+        return self.defaults[np.newaxis]
 
     @property
     def n_bytes(self) -> int:
@@ -127,6 +137,8 @@ class Call:
         plan = self.plan
         if isinstance(plan, DataPlan):
             return False
+        if isinstance(plan, ResidentPlan):
+            return self.first.is_inline and plan.has_params
         return self.first.is_inline and plan.has_params and plan.part_rows == plan.rows and not plan.is_likelihood
 
 

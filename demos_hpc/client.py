@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from .arguments import Params
 from .connection import Connection
 from .errors import InvalidInput
 from .likelihood import Likelihood
 from .messages import FloatArray, Operation
+from .resident_data import ResidentData, find_dataset, make_resident, upload
 from .samplers import SamplerPool
 from .submit import Submit
 
@@ -72,7 +75,7 @@ class RemoteModel:
         return self.submit.log_density_gradient(x, params, **options).result()  # type: ignore[no-any-return]
 
     def log_likelihood(self, x: Any, params: Params = None, **options: Any) -> Any:
-        """Sum over the rows of x (n, d): a float for params (p,), (m,) for (m, p).
+        """Sum over the rows of x (n, d), or of resident data: a float for params (p,), (m,) for (m, p).
 
         The same to the last bit for any number of workers. Options: strict, timeout, progress.
         """
@@ -99,12 +102,36 @@ class RemoteModel:
         ``direct`` says whether this process reads the file itself: True, or an error; False, never; None, where it can
         and the workers would not be faster.
         """
-        from .remote_data import RemoteDataset, find_dataset  # h5py takes its time
+        from .remote_data import RemoteDataset  # h5py takes its time
 
         description = find_dataset(self._connection, self.submit.handle, self.spec, name)
         metadata = self.metadata()
         limits = {"max_bytes": metadata["max_request_bytes"], "workers": metadata["workers"]}
         return RemoteDataset(self._connection, self.submit.handle, description, **limits, direct=direct)
+
+    def resident(self, name: str, *, columns: Sequence[str] | None = None, weights: str | None = None) -> ResidentData:
+        """The rows of a dataset, held by the workers: give them to `log_likelihood` in place of x.
+
+        Parameters
+        ----------
+        name
+            A dataset of shape (n, d), or (n,) with fields.
+        columns
+            The fields that are the observables, in order; those of the observables' names unless given.
+        weights
+            A field, or a dataset of shape (n,), that each row's log-density is multiplied by.
+        """
+        find = partial(find_dataset, self._connection, self.submit.handle, self.spec)
+        is_dataset = weights in self.datasets
+        return make_resident(find(name), self.spec, columns, find(weights) if is_dataset and weights else weights)
+
+    def upload(self, x: npt.ArrayLike, *, weights: npt.ArrayLike | None = None, progress: Any = None) -> ResidentData:
+        """Brings rows x (n, d), and perhaps weights (n,), to the server, once; the workers hold them from then on.
+
+        They are kept under the digest of their content, so that the same rows travel once, whoever brings them, and are
+        removed when nobody has used them for two weeks. ``progress(done, total)`` is called as rows leave.
+        """
+        return upload(self._connection, self.submit.handle, self.spec, x, weights, progress)
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ _BYTES, _INT64 = DTYPES[7], DTYPES[3]
 #: Bytes of a question, and units of a request.
 MOST_QUESTION = 1 << 20
 MOST_UNITS = 1 << 24
+#: Operations that one worker does as a whole, and answers in JSON.
+_WHOLE = (Operation.DESCRIBE, Operation.UPLOAD)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ class DataPlan:
 
     def is_answer(self, rows: int, layout: Layout) -> bool:
         """Whether arrays of this layout are so many rows of the answer."""
-        if self.operation is Operation.DESCRIBE:
+        if self.operation in _WHOLE:
             return len(layout.shapes) == 1 and layout.dtypes[0] is _BYTES and len(layout.shapes[0]) == 1
         if self.question.get("kind") in ("text", "lists"):
             is_ragged = len(layout.shapes) == 2 and layout.dtypes == (_INT64, _BYTES) and len(layout.shapes[1]) == 1
@@ -89,12 +91,13 @@ def make_data_plan(spec: ModelSpec, frame: Frame) -> DataPlan:
     question = from_json(arrays[0])
     if not isinstance(question, dict) or not isinstance(question.get("dataset", ""), str):
         raise BadFrame("a question for data is a JSON object, with the name of a dataset")
-    bounds: IndexArray = np.array([0, 1])
-    if operation is not Operation.DESCRIBE:
+    bounds: IndexArray = np.array([0, frame.header.n_rows])
+    if operation in _WHOLE:
+        per_row = list(arrays[1:])
+    else:
         if len(arrays) < 2 or arrays[1].dtype != _INT64 or arrays[1].ndim != 1:
             raise InvalidInput(f"{operation.title} without the first row of each unit, int64")
-        bounds = arrays[1]
-    per_row = list(arrays[2:])
+        bounds, per_row = arrays[1], list(arrays[2:])
     if not 2 <= len(bounds) <= MOST_UNITS or bounds[0] != 0 or not (np.diff(bounds) > 0).all():
         raise InvalidInput(f"{operation.title}: the first rows of units do not increase from 0")
     if bounds[-1] != frame.header.n_rows:

@@ -18,6 +18,7 @@ from .desk import bring
 from .differences import combine, make_stencil
 from .errors import InvalidInput
 from .messages import FloatArray, Operation
+from .resident_data import ResidentData
 from .spec import ModelSpec
 from .submit import Submit
 
@@ -52,7 +53,7 @@ class Likelihood:
         self._submit = submit
         self._spec = spec
         self._owner = threading.get_ident()
-        self._x = read_rows(x, "x", spec.n_observables, spec)
+        self._x = x if isinstance(x, ResidentData) else read_rows(x, "x", spec.n_observables, spec)
         self._log_prior = log_prior
         self._log_prior_gradient = log_prior_gradient
         self._vectorized_prior = vectorized_prior

@@ -164,12 +164,14 @@ class Offer(FromJson):
     """What a worker has to offer, once its model is loaded: the model's spec, or why there is none.
 
     ``fingerprint`` is what results may depend on to the last bit: NumPy, its libraries, CPU features. ``source``
-    tells models apart that say the same of themselves: a digest of the code.
+    tells models apart that say the same of themselves: a digest of the code. Workers that share memory are at the
+    same ``place``.
     """
 
     worker: str
     fingerprint: str
     source: str = ""
+    place: str = ""
     spec: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .blocks import count_blocks, sum_blocks
+from .blocks import count_blocks, sum_blocks, sum_pairwise
 from .errors import InvalidInput, ModelFailed, ModelNotFound, NotOffered
 from .messages import Array, FloatArray, Operation, to_json
 from .spec import GRADIENT_X, Dataset, ModelSpec
@@ -52,6 +52,8 @@ class Model(Protocol):
         """A forward map: params (m, p) to (m, q)."""
 
 
+#: Bytes of rows that a likelihood of resident data calls a model with.
+CALL_BYTES = 1 << 20
 #: The models that come with this package, by their short names.
 BUNDLED = {
     "nu_atm": "demos_hpc.models.neutrino:AtmosphericNeutrino",
@@ -159,7 +161,7 @@ class LoadedModel:
         if callable(getattr(model, GRADIENT_X, None)):
             offered.append(GRADIENT_X)
         if spec.datasets:
-            offered += [operation.title for operation in (Operation.DATASET, Operation.DESCRIBE, Operation.DIGEST)]
+            offered.append(Operation.DATASET.title)
         if not offered:
             raise InvalidInput(
                 f"model {spec.name!r} has no datasets and none of the methods"
@@ -193,15 +195,51 @@ class LoadedModel:
             gradient = np.where(outside[:, np.newaxis], 0.0, gradient)
         return [value, gradient]
 
-    def log_likelihood_cells(self, x: FloatArray, params: FloatArray, *, gradient: bool = False) -> list[FloatArray]:
-        """Sums over blocks of x (n, d) for params (k, p): (k, blocks), and (k, blocks, p) with ``gradient``."""
+    def log_likelihood_cells(
+        self, x: FloatArray, params: FloatArray, *, gradient: bool = False, weights: FloatArray | None = None
+    ) -> list[FloatArray]:
+        """Sums over blocks of x (n, d) for params (k, p): (k, blocks), and (k, blocks, p) with ``gradient``.
+
+        ``weights`` (n,) multiply the rows' terms; a row of weight zero counts for nothing, be its density zero.
+        """
         rows, shape = self.spec.block_rows, (len(params), count_blocks(len(x), self.spec.block_rows))
         sums = [np.empty(shape), np.empty((*shape, self.spec.n_params))][: 1 + gradient]
         with np.errstate(invalid="ignore", over="ignore"):  # infinities are passed on, see the rule for them
             for nth, point in enumerate(params):  # summed at once, since a model may use its arrays again
                 rows_of_point = self.log_density_gradient(x, point) if gradient else [self.log_density(x, point)]
                 for target, array in zip(sums, rows_of_point, strict=True):
-                    target[nth] = sum_blocks(array, rows)
+                    target[nth] = sum_blocks(array if weights is None else _weigh(array, weights), rows)
+        return sums
+
+    def log_likelihood_groups(
+        self,
+        x: FloatArray,
+        params: FloatArray,
+        group: int,
+        *,
+        gradient: bool = False,
+        weights: FloatArray | None = None,
+    ) -> list[FloatArray]:
+        """The same for groups of ``group`` blocks, a power of two: (groups, k), with ``gradient`` (groups, k, p)."""
+        rows = self.spec.block_rows
+        step = rows * group
+        n_groups = count_blocks(len(x), step)
+        sums = [np.empty((n_groups, len(params))), np.empty((n_groups, len(params), self.spec.n_params))][
+            : 1 + gradient
+        ]
+        # What a model is called with should stay in the processor's cache for all points.
+        length = rows * max(1, CALL_BYTES // (8 * rows * max(self.spec.n_observables, 1)))
+        with np.errstate(invalid="ignore", over="ignore"):
+            for nth in range(n_groups):
+                end = min((nth + 1) * step, len(x))
+                parts = []
+                for start in range(nth * step, end, length):
+                    run = slice(start, min(start + length, end))
+                    some = None if weights is None else weights[run]
+                    parts.append(self.log_likelihood_cells(x[run], params, gradient=gradient, weights=some))
+                for target, cells in zip(sums, zip(*parts, strict=True), strict=True):
+                    blocks = np.concatenate(cells, axis=1) if len(cells) > 1 else cells[0]
+                    target[nth] = sum_pairwise(blocks.swapaxes(0, 1))
         return sums
 
     def sample(self, first_row: int, n: int, params: FloatArray, seed: int) -> FloatArray:
@@ -278,6 +316,12 @@ class LoadedModel:
                 f" the contract asks for {shape}, float64"
             )
         return array.astype(np.float64)
+
+
+def _weigh(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Rows' terms (n,) or (n, p) times their weights (n,)."""
+    by_row = weights if values.ndim == 1 else weights[:, np.newaxis]
+    return np.where(by_row == 0.0, 0.0, values * by_row)
 
 
 def _digest_source(kind: type) -> str:

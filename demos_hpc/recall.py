@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from .cache import Cache, Gathering, key_of, may_cache
 from .calls import Batch, Call
-from .data_plan import DataPlan
 from .events import SendPart
 from .messages import LIKELIHOODS, Flag, Kind, Operation
+from .plan import Plan
 from .relay import find_nonfinite
 from .served import Served
 from .wire import Frame, Packed, pack
@@ -23,8 +23,8 @@ class Recall:
     def find(self, call: Call, served: Served) -> Packed | None:
         """The reply to a request that was answered before; else its answer will be kept, if it may be."""
         header, plan, spec = call.first.header, call.plan, served.spec
-        if isinstance(plan, DataPlan):
-            return None  # rows of files, which change
+        if not isinstance(plan, Plan):
+            return None  # of files, which change
         if plan.part_rows < plan.rows and plan.operation is not Operation.SAMPLE:
             return None  # what is asked is not all here
         seed = None if header.flags & Flag.FRESH_SEED else header.seed

@@ -11,7 +11,7 @@ import numpy as np
 from .chunk_cache import ChunkCache
 from .connection import Connection
 from .elements import decode, read_dtype
-from .errors import DatasetError, InvalidInput, NotOffered, TooLarge
+from .errors import DatasetError, InvalidInput, TooLarge
 from .future import BytesFuture, Future, RaggedFuture
 from .hdf5 import DataFile, DataSet, split_path
 from .hdf5_format import make_empty, read_attribute
@@ -20,7 +20,6 @@ from .messages import Array, Operation, to_json
 from .progress import show_progress
 from .runs import Run, to_question
 from .selection import Selection, arrange, cut, merge, read_selection
-from .spec import ModelSpec
 
 #: Bytes of a block, where nobody says how many rows it has.
 BLOCK_BYTES = 32 << 20
@@ -378,17 +377,6 @@ class AsStrings:
 
     def __len__(self) -> int:
         return len(self._dataset)
-
-
-def find_dataset(connection: Connection, model: int, spec: ModelSpec, name: str) -> dict[str, Any]:
-    """What a model's workers say of a dataset."""
-    if not any(dataset.name == name for dataset in spec.datasets):
-        if not spec.datasets:
-            raise NotOffered(f"model {spec.name!r} has no datasets")
-        names = ", ".join(repr(dataset.name) for dataset in spec.datasets)
-        raise InvalidInput(f"model {spec.name!r} has no dataset {name!r}; it has {names}")
-    answer = connection.ask(Operation.DESCRIBE, {"dataset": name}, model=model).result()
-    return answer["datasets"][0]  # type: ignore[no-any-return]
 
 
 def _first(answers: list[Array]) -> Array:

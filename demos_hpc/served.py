@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from .data_plan import DataPlan, make_data_plan
 from .errors import Busy, InvalidInput, TooLarge
-from .messages import OF_DATA, FloatArray, Operation
+from .messages import LIKELIHOODS, OF_DATA, Flag, FloatArray, Operation
 from .plan import Plan, make_plan
+from .resident_plan import ResidentPlan, make_resident_plan
 from .spec import ModelSpec
 from .wire import Frame, Layout
 
@@ -74,6 +75,7 @@ class Served:
         self._unfit = 0
         self._max_request_bytes = max_request_bytes
         self._plans: dict[tuple[int, int, int, Layout], Plan] = {}
+        self._resident_plans: dict[tuple[Any, ...], ResidentPlan] = {}
 
     def set_params(self, changes: Any) -> None:
         """Changes server-side parameters, ``{name: value}``, and their revision."""
@@ -130,11 +132,13 @@ class Served:
         values = zip(self.spec.param_names, params.tolist(), strict=True)
         return {name: value for name, value in values if not math.isnan(value)}
 
-    def plan(self, frame: Frame) -> Plan | DataPlan:
+    def plan(self, frame: Frame) -> Plan | DataPlan | ResidentPlan:
         """How a request is worked on; `InvalidInput`, `NotOffered` or `TooLarge` where it is not."""
         header = frame.header
         if header.operation in OF_DATA:
             return make_data_plan(self.spec, frame)
+        if header.flags & Flag.RESIDENT and header.operation in LIKELIHOODS:
+            return self._plan_resident(frame)
         layout = frame.layout
         key = (header.operation, header.flags, header.n_rows, layout)
         plan = self._plans.get(key)
@@ -146,6 +150,20 @@ class Served:
             self._plans[key] = plan
         if not plan.has_params:
             self._check_defaults(plan)
+        return plan
+
+    def _plan_resident(self, frame: Frame) -> ResidentPlan:
+        """The same for data that the workers hold."""
+        names = [array.tobytes() for array in frame.arrays[:2]]
+        key = (frame.header.operation, frame.header.n_rows, frame.layout, *names)
+        plan = self._resident_plans.get(key)
+        if plan is None:
+            plan = make_resident_plan(self.spec, frame)
+            if len(self._resident_plans) >= KEPT_PLANS:
+                self._resident_plans.clear()
+            self._resident_plans[key] = plan
+        if not plan.has_params:
+            self.spec.check_complete(self.defaults)
         return plan
 
     def _check_size(self, plan: Plan, payload: int) -> None:

@@ -20,6 +20,12 @@ from .messages import FloatArray, Operation
 #: The UUID of a model that was given none: made from its name, under this namespace.
 NAMESPACE = uuid.UUID("6ba6f2d0-5a43-5d2e-9d0b-0f2b6f3a7c11")
 BLOCK_ROWS = 1024
+#: What is offered together with something else.
+IMPLIED = {
+    Operation.DESCRIBE: Operation.DATASET,
+    Operation.DIGEST: Operation.DATASET,
+    Operation.UPLOAD: Operation.LOG_LIKELIHOOD,
+}
 #: Names of models and datasets.
 NAME = r"[A-Za-z0-9][\w.-]*"
 #: What ``operations`` names the gradient of the log-density with respect to x.
@@ -206,7 +212,8 @@ class ModelSpec:
 
     @cached_property
     def _offered(self) -> frozenset[Operation]:
-        return frozenset(op for op in Operation if op.title in self.operations)
+        named = {op for op in Operation if op.title in self.operations}
+        return frozenset(named | {op for op, other in IMPLIED.items() if other in named})
 
     def offers(self, operation: Operation, *, wrt_x: bool = False) -> bool:
         """Whether the model has this operation; ``wrt_x`` asks for the gradient with respect to x."""

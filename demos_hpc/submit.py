@@ -24,6 +24,7 @@ from .differences import combine, make_stencil
 from .errors import InvalidInput, NotOffered, TooLarge
 from .future import Finish, Future
 from .messages import Array, Flag, FloatArray, Operation
+from .resident_data import ResidentData
 from .spec import ModelSpec
 from .streams import new_seed
 from .wire import PIECE_BYTES
@@ -271,7 +272,11 @@ class Submit:
         then: Callable[[Any], Any] | None = None,
     ) -> Future:
         spec = self.spec
-        x = read_rows(x, "x", spec.n_observables, spec)
+        is_resident = isinstance(x, ResidentData)
+        if is_resident and x.model != spec.uuid:
+            raise InvalidInput(f"{x!r} was made for another model than {spec.name!r}")
+        if not is_resident:
+            x = read_rows(x, "x", spec.n_observables, spec)
         point = read_params(params, spec)
         outside = find_outside(point, spec)
         if strict and point is not None and np.any(outside):
@@ -279,9 +284,9 @@ class Submit:
         is_one = point is None or point.ndim == 1
         points = np.empty((1, 0)) if point is None else np.atleast_2d(point)
         inside = np.flatnonzero(np.broadcast_to(~np.asarray(outside), len(points)))
-        n_blocks = count_blocks(len(x), spec.block_rows)
         # Rows that come in parts can be worked on as they come only if cells are block-major.
-        is_block_major = self._count_part_rows([x]) < len(x)
+        is_block_major = is_resident or self._count_part_rows([x]) < len(x)
+        arrays, n_blocks = x.ask(spec.block_rows) if is_resident else ([x], count_blocks(len(x), spec.block_rows))
         widths: tuple[tuple[int, ...], ...] = ((),)
         if operation is Operation.LOG_LIKELIHOOD_GRADIENT:
             widths = ((), (spec.n_params,))
@@ -302,9 +307,11 @@ class Submit:
             values = [total[0] for total in sums] if is_one else sums
             return values[0] if len(values) == 1 else tuple(values)
 
-        arrays = [x] if point is None else [x, points[inside]]
+        arrays += [] if point is None else [points[inside]]
         n_rows, n_cells = len(x) if len(inside) else 0, n_blocks * len(inside)
         flags = Flag.BLOCK_MAJOR if is_block_major else Flag.NONE
+        if is_resident:
+            n_rows, flags = n_cells, Flag.RESIDENT
         future = self._start(operation, arrays, n_rows, n_cells, widths, finish, None, timeout, 1, flags)
         future.progress = progress
         return future
@@ -332,7 +339,7 @@ class Submit:
             future.settle()  # an empty answer needs no server
             return future
         part_rows = 0
-        if n_rows > spec.block_rows:
+        if n_rows > spec.block_rows and not flags & Flag.RESIDENT:
             part_rows = self._count_part_rows(arrays[:n_per_row])
             self._check_size(sum(array.nbytes for array in arrays), "a request")
             if outs is None:

@@ -15,15 +15,29 @@ from .config import Config
 from .errors import BadFrame, DemosError, InternalError, InvalidInput, Status
 from .greetings import Beat
 from .logs import Logger
-from .messages import GRADIENTS, OF_DATA, Array, Failure, Flag, FloatArray, Kind, Offer, Operation, from_json, to_json
+from .messages import (
+    GRADIENTS,
+    LIKELIHOODS,
+    OF_DATA,
+    Array,
+    Failure,
+    Flag,
+    FloatArray,
+    Kind,
+    Offer,
+    Operation,
+    from_json,
+    to_json,
+)
 from .model import LoadedModel, format_traceback
 from .relay import find_nonfinite
+from .resident_plan import Rows, read_reference
 from .transport import LONGEST_WAIT, Link, Port
 from .upgrade import Ascent
 from .wire import Frame, Header, Packed, pack, read_header
 
 if TYPE_CHECKING:
-    from .library import Library
+    from .stock import Stock
 
 #: Longest time given to an answer to leave before the next chunk is begun, seconds.
 LONGEST_FLUSH = 0.02
@@ -46,7 +60,7 @@ class Worker:
         self._port = port
         self._link = link
         self._model: LoadedModel | None = None
-        self._library: Library | None = None
+        self._opened: Stock | None = None
         self._config = config or Config()
         self._chunks: deque[Frame] = deque()
         self._is_over = False
@@ -142,7 +156,9 @@ class Worker:
             return [model.sample(header.first_row, header.n_rows, arrays[0], header.seed)]
         if operation == Operation.EVALUATE:
             return [model.evaluate(arrays[0])]
-        if operation in (Operation.LOG_LIKELIHOOD, Operation.LOG_LIKELIHOOD_GRADIENT):
+        if operation in LIKELIHOODS and header.flags & Flag.RESIDENT:
+            return self._add_resident(model, header, arrays)
+        if operation in LIKELIHOODS:
             cells = model.log_likelihood_cells(*arrays, gradient=operation in GRADIENTS)
             if header.flags & Flag.BLOCK_MAJOR:
                 cells = [np.ascontiguousarray(array.swapaxes(0, 1)) for array in cells]
@@ -151,20 +167,36 @@ class Worker:
             return self._fetch(header, arrays)
         raise BadFrame(f"a chunk with the unknown operation {operation}")
 
+    def _add_resident(self, model: LoadedModel, header: Header, arrays: list[Array]) -> list[Array]:
+        """Cells of a likelihood of data that this worker has, or reads."""
+        asked, span, params = arrays
+        rows = Rows.of(span)
+        stop = rows.start + rows.step * (rows.count - 1) + 1
+        x, weights = self._stock.residents.rows(read_reference(asked.tobytes()), rows.start, stop, rows.step)
+        gradient = header.operation in GRADIENTS
+        sums = model.log_likelihood_groups(x, params, rows.group, gradient=gradient, weights=weights)
+        return [array.reshape(header.n_rows, *array.shape[2:]) for array in sums]
+
     def _fetch(self, header: Header, arrays: list[Array]) -> list[Array]:
         """What is asked of datasets."""
         question = from_json(arrays[0])
-        if self._library is None:
-            from .library import Library  # h5py takes its time, and most models have no datasets
+        if header.operation == Operation.DATASET:
+            return self._stock.library.read(question, arrays[1:], header.first_row, header.n_rows)
+        if header.operation == Operation.DIGEST:
+            return self._stock.library.digest(question, header.first_row, header.n_rows)
+        if header.operation == Operation.UPLOAD:
+            return [to_json(self._stock.spool.answer(question, arrays[1] if len(arrays) > 1 else None))]
+        return [to_json(self._stock.library.describe(question.get("dataset")))]
+
+    @property
+    def _stock(self) -> Stock:
+        """The data of this worker's model, opened when they are first asked for."""
+        if self._opened is None:
+            from .stock import Stock  # h5py takes its time, and most models have no data
 
             assert self._model is not None
-            allowed = list(filter(None, self._config.data_directories.split(":")))
-            self._library = Library(self._model.spec.datasets, allowed)
-        if header.operation == Operation.DATASET:
-            return self._library.read(question, arrays[1:], header.first_row, header.n_rows)
-        if header.operation == Operation.DIGEST:
-            return self._library.digest(question, header.first_row, header.n_rows)
-        return [to_json(self._library.describe(question.get("dataset")))]
+            self._opened = Stock(self._model.spec, self._config)
+        return self._opened
 
 
 def _tell(chunk: Header, result: Header) -> None:

@@ -27,7 +27,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model", "cost", "quadrature", "starter"),
     "3 brain": (
-        "pool", "scheduler", "plan", "data_plan", "served", "relay", "arguments", "differences", "future", "desk",
+        "pool", "scheduler", "plan", "data_plan", "resident_plan", "served", "relay", "arguments", "differences", "future", "desk",
         "adapters", "hdf5_format", "hdf5", "library", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
     ),
     "4 transport": (
@@ -37,7 +37,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "catalog", "chronicle", "accounts", "recall", "intake", "door", "upgrade", "scribe", "presence",
     ),
     "5 worker and client": (
-        "dialing", "worker", "connection", "remote_data", "operating", "survey", "recovery", "tracing", "submit", "likelihood",
+        "dialing", "spool", "stock", "worker", "connection", "remote_data", "resident_data", "operating", "survey", "recovery", "tracing", "submit", "likelihood",
         "samplers", "client", "launch",
     ),
     "6 dispatcher": ("dispatcher", "reception", "joining"),

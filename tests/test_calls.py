@@ -209,7 +209,7 @@ def test_results_that_do_not_fit() -> None:
     assert batch.fits(receive(pack(Kind.RESULT, [good], id=1, n_rows=3)))
 
 
-@pytest.mark.parametrize("flags", [0, Flag.WRT_X, Flag.BLOCK_MAJOR, 0xFFFF])
+@pytest.mark.parametrize("flags", [0, Flag.WRT_X, Flag.BLOCK_MAJOR, 0xFFFF - Flag.RESIDENT])
 @pytest.mark.parametrize("operation", [o for o in Operation if o <= Operation.EVALUATE])
 def test_what_a_worker_answers_fits(operation: Operation, flags: int) -> None:
     """Else anybody who sets a flag that has no meaning could have a good worker given up."""

@@ -1,0 +1,28 @@
+"""All the data that one worker has: datasets, uploads, and what of both it holds in memory."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from .config import Config
+from .library import Library
+from .spec import ModelSpec
+from .spool import Spool
+
+
+class Stock:
+    """The data of one worker's model."""
+
+    def __init__(self, spec: ModelSpec, config: Config) -> None:
+        allowed = list(filter(None, config.data_directories.split(":")))
+        self.library = Library(spec.datasets, allowed)
+        self.spool = Spool(config.spool_directory)
+        self.spool.sweep()
+        self._budget = config.resident_bytes
+
+    @cached_property
+    def residents(self) -> Any:
+        from .residents import Residents
+
+        return Residents(self.library, self.spool.directory, self._budget)
