@@ -16,10 +16,11 @@ from .elements import encode
 from .errors import BadFrame, DatasetError, InvalidInput
 from .hdf5 import DataFile, DataSet, split_path
 from .hdf5_format import describe_dtype
-from .messages import Array
+from .messages import Array, FloatArray
 from .runs import Run, read_run
 from .selection import Span
 from .spec import Dataset
+from .tables import Table, measure_table, read_table
 
 #: Seconds after which it is looked at once more whether a path still leads to the same file.
 LOOK_SECONDS = 1.0
@@ -31,7 +32,11 @@ class Library:
     """The declared ``datasets``; ``allowed`` are directories that links in the files may lead into."""
 
     def __init__(
-        self, datasets: Sequence[Dataset], allowed: Sequence[str] = (), clock: Callable[[], float] = time.monotonic
+        self,
+        datasets: Sequence[Dataset],
+        allowed: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+        make_room: Callable[[np.dtype[Any], tuple[int, ...]], Array] | None = None,
     ) -> None:
         self._datasets = {dataset.name: dataset for dataset in datasets}
         self._allowed = allowed
@@ -39,6 +44,8 @@ class Library:
         self._files: dict[str, DataFile] = {}
         self._looked: dict[str, float] = {}
         self._cache = ChunkCache()
+        #: Memory for answers, as `numpy.empty` with its arguments the other way round.
+        self._make_room = make_room or (lambda dtype, shape: np.empty(shape, dtype))
 
     def close(self) -> None:
         for file in self._files.values():
@@ -77,7 +84,10 @@ class Library:
         file, dataset = self._open(question.get("dataset"), question.get("identity"))
         if dataset.kind != question.get("kind", "rows"):
             raise BadFrame(f"a question for {question.get('kind')} of a dataset of {dataset.kind}")
-        values = dataset.read(run, self._cache)
+        room = None
+        if dataset.kind == "rows":
+            room = self._make_room(dataset.row_dtype(run.fields), run.counts)
+        values = dataset.read(run, self._cache, room)
         if not file.is_unchanged():
             raise DatasetError(f"{file.path} was changed while it was read")
         if run.axis:
@@ -95,6 +105,31 @@ class Library:
         if not file.is_unchanged():
             raise DatasetError(f"{file.path} was changed while it was read")
         return [digests]
+
+    def check(self, name: str, identity: str) -> None:
+        """`DatasetError` where the file of a dataset is not, or no longer, the one that the caller means."""
+        self._open(name, identity)
+
+    def measure(self, name: str, identity: str, columns: Sequence[str] = ()) -> Table:
+        """How many rows of numbers a dataset has, and how wide; see `tables.measure_table`."""
+        _, dataset = self._open(name, identity)
+        return measure_table(dataset, name, columns)
+
+    def read_rows(self, name: str, identity: str, start: int, stop: int, columns: Sequence[str] = ()) -> FloatArray:
+        """Rows [start, stop) as numbers, (stop - start, d) float64; of a compound dataset the fields ``columns``.
+
+        Raises
+        ------
+        InvalidInput
+            Where there are no such rows, or they are no numbers.
+        DatasetError
+            Where the file cannot be read, or is not the one that the caller means.
+        """
+        file, dataset = self._open(name, identity)
+        values = read_table(dataset, name, columns, start, stop, self._cache)
+        if not file.is_unchanged():
+            raise DatasetError(f"{file.path} was changed while it was read")
+        return values
 
     def _describe(self, declared: Dataset) -> dict[str, Any]:
         file, dataset = self._find(declared)
@@ -124,6 +159,7 @@ class Library:
         file = self._files.get(path)
         now = self._clock()
         if file is not None and now >= self._looked[path] + LOOK_SECONDS and not file.is_current():
+            del self._files[path]  # the path may lead nowhere for a while, and then back to the same file
             file.close()
             file = None
             self._cache = ChunkCache()

@@ -19,7 +19,7 @@ from .errors import InvalidInput
 
 IndexArray = npt.NDArray[np.int64]
 #: Bytes of an answer that one unit should have, and of what it makes a worker read.
-UNIT_BYTES = 1 << 20
+UNIT_BYTES = 4 << 20
 READ_BYTES = 8 << 20
 
 

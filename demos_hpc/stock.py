@@ -9,6 +9,7 @@ from .config import Config
 from .library import Library
 from .spec import ModelSpec
 from .spool import Spool
+from .transport.buffers import Buffers
 
 
 class Stock:
@@ -16,7 +17,7 @@ class Stock:
 
     def __init__(self, spec: ModelSpec, config: Config) -> None:
         allowed = list(filter(None, config.data_directories.split(":")))
-        self.library = Library(spec.datasets, allowed)
+        self.library = Library(spec.datasets, allowed, make_room=Buffers().take)
         self.spool = Spool(config.spool_directory)
         self.spool.sweep()
         self._budget = config.resident_bytes
