@@ -106,6 +106,17 @@ def read_count(n: Any) -> int:
     return int(n)
 
 
+def read_first(first: Any, n: int, spec: ModelSpec) -> int:
+    """Where in a seed's sequence n draws begin: at a block."""
+    is_count = isinstance(first, int | np.integer) and not isinstance(first, bool) and first >= 0
+    if not is_count or first % spec.block_rows or first + n >= 2**63:
+        raise InvalidInput(
+            f"first is {first!r}; it is the first of {n} draws, a multiple of {spec.block_rows} (block_rows of model"
+            f" {spec.name!r}), 0 to 2**63 - 1"
+        )
+    return int(first)
+
+
 def read_seed(seed: Any) -> int:
     """64 bits."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < SEED_LIMIT:

@@ -36,7 +36,7 @@ _CACHED = frozenset(
         Operation.EVALUATE,
     }
 )
-_FIELDS = Struct("<7Q")
+_FIELDS = Struct("<8Q")
 
 _Dtype = np.dtype[np.generic]
 
@@ -62,12 +62,14 @@ def key_of(
     n_rows: int,
     seed: int,
     arrays: Sequence[Array],
+    first_row: int = 0,
 ) -> bytes:
     """What tells a request from all that have another answer.
 
     ``model`` is what names the model for good: its UUID, and a digest of its code where that is known. ``revision``
     is that of the server-side parameters which the answer is computed with, not that which the client pinned, which
-    may be 0 for any. Arrays are taken by dtype, shape and bytes: 0.0 and -0.0 differ, a nan is like itself.
+    may be 0 for any; ``first_row`` is where a sample begins. Arrays are taken by dtype, shape and bytes: 0.0 and -0.0
+    differ, a nan is like itself.
 
     Raises
     ------
@@ -75,7 +77,8 @@ def key_of(
         Where the elements of an array are no plain numbers.
     """
     names = model.encode(), version.encode()
-    digest = blake2b(_FIELDS.pack(*map(len, names), revision, operation, flags, n_rows, seed), digest_size=DIGEST_BYTES)
+    fields = _FIELDS.pack(*map(len, names), revision, operation, flags, n_rows, seed, first_row)
+    digest = blake2b(fields, digest_size=DIGEST_BYTES)
     for name in names:
         digest.update(name)
     for array in arrays:

@@ -17,7 +17,7 @@ from .plan import Plan
 from .relay import pack_many, pass_on
 from .resident_plan import ResidentPlan
 from .transport import Link
-from .wire import FLOAT64, Frame, Packed, pack
+from .wire import FLOAT64, Frame, Header, Packed, pack
 
 _STATUSES = frozenset(Status)
 _CHUNK, _REPLY, _FINAL = int(Kind.CHUNK), int(Kind.REPLY), int(Flag.FINAL)
@@ -30,8 +30,8 @@ class Call:
     """
 
     __slots__ = (
-        "_per_row", "_shared", "arrived", "defaults", "first", "gathering", "id", "link", "model", "operation", "peer",
-        "plan", "revision", "rows_here", "status",
+        "_per_row", "_shared", "arrived", "before", "defaults", "first", "gathering", "id", "link", "model",
+        "operation", "peer", "plan", "revision", "rows_here", "status",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +54,11 @@ class Call:
         self.peer: Peer | None = None
         self.model = ""
         self.operation = frame.header.operation
+        #: Of a sample, the draws that its seed names before the first that is wanted; answers count from there.
+        self.before = 0
+        if frame.header.first_row and self.operation == Operation.SAMPLE:
+            assert isinstance(plan, Plan)
+            self.before = _check_before(frame.header, plan.unit_rows)
         #: The answer on its way into the cache.
         self.gathering: Gathering | None = None
         self.arrived = arrived
@@ -114,7 +119,7 @@ class Call:
             return part.first, part.count, [*arrays, self._shared[points]]
         if self._shared is not None:
             arrays.append(self._shared)
-        return start, stop - start, arrays
+        return self.before + start, stop - start, arrays
 
     def _find_points(self) -> FloatArray:
         """The parameter points (m, p) of a likelihood of resident data."""
@@ -162,8 +167,10 @@ class Batch:
             arrays = self._merge()
             self.rows = len(arrays[0])
         elif call.is_small and part.count == call.plan.units:
-            self.first, self.rows = header.first_row, header.n_rows
-            return pass_on(call.first, kind=_CHUNK, id=chunk, flags=header.flags, revision=call.revision)
+            self.first, self.rows = call.before, header.n_rows
+            first = self.first if header.first_row else None  # without a meaning but in samples
+            revision = call.revision
+            return pass_on(call.first, kind=_CHUNK, id=chunk, flags=header.flags, revision=revision, first_row=first)
         else:
             self.first, self.rows, arrays = call.select(part)
         return pack(
@@ -218,7 +225,9 @@ class Batch:
         """The REPLY messages for those of its parts that somebody waits for."""
         if len(self.calls) == 1:
             call, flags = self.calls[0], _FINAL if wanted[0].final else 0
-            return [(call.link, pass_on(result, kind=_REPLY, id=call.id, flags=flags, revision=call.revision))]
+            first = self.first - call.before if call.before else None
+            reply = pass_on(result, kind=_REPLY, id=call.id, flags=flags, revision=call.revision, first_row=first)
+            return [(call.link, reply)]
         return list(self._answer_all(result, wanted))
 
     def _answer_all(self, result: Frame, wanted: Sequence[SendPart]) -> Iterator[tuple[Link, Packed]]:
@@ -245,3 +254,14 @@ class Batch:
                 seed=result.header.seed // len(self.calls),
             )
             yield link, Packed(message, ())
+
+
+def _check_before(header: Header, block_rows: int) -> int:
+    """Where in the sequence of draws a sample begins."""
+    first = header.first_row
+    if first % block_rows or first + header.n_rows >= 2**63:
+        raise InvalidInput(
+            f"draws {first} to {first + header.n_rows}: a sample begins at a multiple of {block_rows} rows, its model's"
+            " block, and ends before 2**63"
+        )
+    return first

@@ -88,7 +88,9 @@ class RemoteModel:
     def sample(self, n: int, params: Params = None, **options: Any) -> FloatArray:
         """n draws (n, d); the same seed gives the same draws for any number of workers.
 
-        Options: seed (0 to 2**64 - 1; drawn if not given), out (n, d), timeout, progress.
+        ``first`` asks for the draws from ``first`` on of the sequence that ``seed`` names, a multiple of the model's
+        ``block_rows``: so a long sample may be had in parts. Options: seed (0 to 2**64 - 1; drawn if not given), first,
+        out (n, d), timeout, progress.
         """
         return self.submit.sample(n, params, **options).result()  # type: ignore[no-any-return]
 

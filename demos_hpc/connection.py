@@ -62,6 +62,7 @@ class Connection:
         flags: int = 0,
         revision: int = 0,
         seed: int = 0,
+        first_row: int = 0,
         timeout: float | None = None,
         out: list[FloatArray] | None = None,
         part_rows: int = 0,
@@ -71,7 +72,7 @@ class Connection:
         """Sends a request of ``n_rows``; the answer has ``n_units`` rows (or cells) of shapes ``widths``.
 
         Where ``part_rows`` is given and less than ``n_rows``, the first ``n_per_row`` arrays travel in parts of so
-        many rows. ``make`` is the kind of future.
+        many rows. ``first_row`` is where a sample begins. ``make`` is the kind of future.
         """
         self._check_usable()
         seconds = self._config.timeout if timeout is None else read_timeout(timeout)
@@ -88,6 +89,7 @@ class Connection:
             flags=flags,
             model=model,
             id=number,
+            first_row=first_row,
             n_rows=n_rows,
             revision=revision,
             deadline_ms=int(min(seconds * 1e3, _LONGEST_DEADLINE_MS - 1)) + 1,

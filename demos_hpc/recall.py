@@ -34,7 +34,15 @@ class Recall:
         if not plan.has_params and call.defaults is not None:
             arrays.append(call.defaults)
         key = key_of(
-            _name(served), spec.version, call.revision, header.operation, header.flags, plan.rows, header.seed, arrays
+            _name(served),
+            spec.version,
+            call.revision,
+            header.operation,
+            header.flags,
+            plan.rows,
+            header.seed,
+            arrays,
+            call.before,
         )
         answer = self.cache.get(key)
         n_rows = plan.points * plan.n_blocks if plan.operation in LIKELIHOODS else plan.rows
@@ -62,7 +70,8 @@ class Recall:
             if call.gathering is None:
                 continue
             if len(batch.calls) == 1:
-                call.gathering.add(header.first_row, result.arrays, header.deadline_ms, call.revision)
+                first = header.first_row - call.before
+                call.gathering.add(first, result.arrays, header.deadline_ms, call.revision)
                 continue
             arrays = [array[part.index * rows : (part.index + 1) * rows] for array in result.arrays]
             call.gathering.add(0, arrays, int(find_nonfinite(arrays[0]).sum()), call.revision)

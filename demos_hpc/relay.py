@@ -12,13 +12,21 @@ from .wire import FIELDS, HEADER_BYTES, OFFSETS, Frame, Layout, Packed, pack
 
 _CODES = dict(FIELDS)
 _FLAGS, _ID, _REVISION = (struct.Struct("<" + _CODES[name]) for name in ("flags", "id", "revision"))
-_MODEL, _DEADLINE = (struct.Struct("<" + _CODES[name]) for name in ("model", "deadline_ms"))
+_MODEL, _DEADLINE, _FIRST_ROW = (struct.Struct("<" + _CODES[name]) for name in ("model", "deadline_ms", "first_row"))
 _KIND_AT, _FLAGS_AT, _ID_AT, _REVISION_AT = (OFFSETS[name] for name in ("kind", "flags", "id", "revision"))
-_MODEL_AT, _DEADLINE_AT = OFFSETS["model"], OFFSETS["deadline_ms"]
+_MODEL_AT, _DEADLINE_AT, _FIRST_ROW_AT = OFFSETS["model"], OFFSETS["deadline_ms"], OFFSETS["first_row"]
 
 
-def pass_on(frame: Frame, *, kind: int, id: int, flags: int, revision: int) -> Packed:  # noqa: A002
-    """The same frame under another kind, id, flags and revision.
+def pass_on(
+    frame: Frame,
+    *,
+    kind: int,
+    id: int,  # noqa: A002
+    flags: int,
+    revision: int,
+    first_row: int | None = None,
+) -> Packed:
+    """The same frame under another kind, id, flags and revision, and perhaps another first row.
 
     Its header is changed in place and its arrays are only referred to: nothing is copied, but where the frame
     shares its buffer with others. A buffer is passed on a second time only if the peer that it was sent to is lost.
@@ -33,6 +41,8 @@ def pass_on(frame: Frame, *, kind: int, id: int, flags: int, revision: int) -> P
     _FLAGS.pack_into(buffer, _FLAGS_AT, flags)
     _ID.pack_into(buffer, _ID_AT, id)
     _REVISION.pack_into(buffer, _REVISION_AT, revision)
+    if first_row is not None:
+        _FIRST_ROW.pack_into(buffer, _FIRST_ROW_AT, first_row)
     return Packed(buffer, () if is_inline else flatten(frame.layout, frame.arrays))
 
 

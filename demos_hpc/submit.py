@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from .answers import scatter, take_first, take_first_row
 from .arguments import (
     Params,
     check_out,
     describe_outside,
     find_outside,
     read_count,
+    read_first,
     read_params,
     read_rows,
     read_seed,
@@ -57,7 +59,7 @@ class Submit:
     ) -> Future:
         x, point, outside = self._read_x_params(x, params, strict=strict)
         outs = None if out is None else [check_out(out, (len(x),))]
-        future = self._start_rows(Operation.LOG_DENSITY, x, point, outside, ((),), outs, _first, timeout)
+        future = self._start_rows(Operation.LOG_DENSITY, x, point, outside, ((),), outs, take_first, timeout)
         future.progress = progress
         return future
 
@@ -169,11 +171,13 @@ class Submit:
         params: Params = None,
         *,
         seed: int | None = None,
+        first: int = 0,
         out: FloatArray | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
     ) -> Future:
         n, point = read_count(n), self._read_inside(params)
+        first = read_first(first, n, self.spec)
         if point is not None and point.ndim != 1:
             raise InvalidInput(f"params has shape {point.shape}; sample takes one point (p,)")
         width = self.spec.n_observables
@@ -181,7 +185,8 @@ class Submit:
         number = new_seed() if seed is None else read_seed(seed)
         arrays = [] if point is None else [point]
         flags = Flag.FRESH_SEED if seed is None else Flag.NONE
-        future = self._start(Operation.SAMPLE, arrays, n, n, ((width,),), _first, outs, timeout, 0, flags, number)
+        widths = ((width,),)
+        future = self._start(Operation.SAMPLE, arrays, n, n, widths, take_first, outs, timeout, 0, flags, number, first)
         future.seed = number
         future.progress = progress
         return future
@@ -200,7 +205,7 @@ class Submit:
         is_one = point is None or point.ndim == 1
         outs = None if out is None else [check_out(out, (width,) if is_one else (n, width)).reshape(n, width)]
         arrays = [] if points is None else [points]
-        finish = _first_row if is_one else _first
+        finish = take_first_row if is_one else take_first
         future = self._start(Operation.EVALUATE, arrays, n, n, ((width,),), finish, outs, timeout, 1)
         future.progress = progress
         return future
@@ -253,7 +258,7 @@ class Submit:
         if outside is not False and outside.any():
             assert point is not None
             inside = np.flatnonzero(np.broadcast_to(~outside, len(x)))
-            finish = _scatter(inside, len(x), widths, outs, finish)
+            finish = scatter(inside, len(x), widths, outs, finish)
             x, outs = np.ascontiguousarray(x[inside]), None
             point = np.ascontiguousarray(point[inside]) if point.ndim == 2 else point
         arrays = [x] if point is None else [x, point]
@@ -329,6 +334,7 @@ class Submit:
         n_per_row: int,
         flags: int = 0,
         seed: int = 0,
+        first_row: int = 0,
     ) -> Future:
         """Sends a request, the first ``n_per_row`` arrays in parts where they are large."""
         spec = self.spec
@@ -355,6 +361,7 @@ class Submit:
             flags=flags,
             revision=self.pinned_revision,
             seed=seed,
+            first_row=first_row,
             timeout=timeout,
             out=outs,
             part_rows=part_rows,
@@ -380,26 +387,3 @@ class Submit:
         most = self._max_request_bytes
         if size > most:
             raise TooLarge(f"{what} of {size} bytes; this server takes {most}: ask for less at a time")
-
-
-def _scatter(
-    inside: Array, n: int, widths: tuple[tuple[int, ...], ...], outs: list[FloatArray] | None, finish: Finish
-) -> Finish:
-    """Puts the answers of those rows that traveled in their places: -inf, and gradient zero, for the others."""
-
-    def finish_all(answers: list[FloatArray]) -> Any:
-        whole = outs or [np.empty((n, *width)) for width in widths]
-        for target, answer in zip(whole, answers, strict=True):
-            target[...] = 0.0 if target.ndim == 2 else -np.inf
-            target[inside] = answer
-        return finish(whole)
-
-    return finish_all
-
-
-def _first(answers: list[FloatArray]) -> FloatArray:
-    return answers[0]
-
-
-def _first_row(answers: list[FloatArray]) -> FloatArray:
-    return answers[0][0]  # type: ignore[no-any-return]

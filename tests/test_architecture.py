@@ -29,6 +29,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "3 brain": (
         "pool", "scheduler", "plan", "data_plan", "resident_plan", "served", "relay", "arguments", "differences", "future", "desk",
         "adapters", "hdf5_format", "hdf5", "library", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
+        "answers",
     ),
     "4 transport": (
         "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi",
