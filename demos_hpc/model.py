@@ -23,6 +23,7 @@ import numpy as np
 from .blocks import count_blocks, sum_blocks, sum_pairwise
 from .errors import InvalidInput, ModelFailed, ModelNotFound, NotOffered
 from .messages import Array, FloatArray, Operation, to_json
+from .model_paths import DATA_FILES, DATA_MODEL, find
 from .spec import GRADIENT_X, Dataset, ModelSpec
 from .streams import BlockStreams
 
@@ -54,40 +55,12 @@ class Model(Protocol):
 
 #: Bytes of rows that a likelihood of resident data calls a model with.
 CALL_BYTES = 1 << 20
-#: The models that come with this package, by their short names.
-BUNDLED = {
-    "nu_atm": "demos_hpc.models.neutrino:AtmosphericNeutrino",
-    "nu_atm_prem": "demos_hpc.models.neutrino:AtmosphericNeutrinoPrem",
-}
-
-
-def find(path: str) -> tuple[str, str]:
-    """The file or module, and the name in it, that ``path`` stands for; nothing is imported yet.
-
-    Raises
-    ------
-    ModelNotFound
-        Where ``path`` is none, or the file does not exist.
-    """
-    place, _, name = BUNDLED.get(path, path).rpartition(":")
-    if not place or not name:
-        raise ModelNotFound(
-            f"model {path!r}: write file.py:Class or package.module:Class, or the short name of a model that comes with"
-            f" demos-hpc: {', '.join(BUNDLED)}"
-        )
-    if place.endswith(".py") and not Path(place).is_file():
-        raise ModelNotFound(f"model file {place!r} does not exist (from {Path.cwd()})")
-    return place, name
-
-
-def find_absolute(path: str) -> str:
-    """The same model as it is called from anywhere else on this file system."""
-    place, _, name = path.rpartition(":")
-    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else path
 
 
 def load(path: str) -> LoadedModel:
     """The model that ``path`` names: ``file.py:Class``, ``package.module:Class``, or a short name of `BUNDLED`.
+
+    Or a file of `DATA_FILES`: then all that it has are its datasets.
 
     Raises
     ------
@@ -95,8 +68,13 @@ def load(path: str) -> LoadedModel:
         Where the file, the module or the name does not exist.
     ModelFailed
         Where it exists and raises; its traceback is the cause.
+    DatasetError
+        Where it is a file of data that cannot be read.
     """
     place, name = find(path)
+    if path.endswith(DATA_FILES):
+        home, _, kind = DATA_MODEL.partition(":")
+        return LoadedModel(getattr(importlib.import_module(home), kind)(path))
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except ModuleNotFoundError as error:

@@ -27,7 +27,7 @@ from .errors import InvalidInput, LaunchError
 from .exposition import SUFFIX, write_exposition
 from .identity import Key, find_user, make_key_file, read_keys
 from .logs import warn
-from .model import find_absolute
+from .model_paths import find_absolute
 from .presence import Presence
 from .reception import Reception
 from .registry import Registry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -285,6 +286,16 @@ class ModelSpec:
 
     def with_operations(self, operations: Sequence[str]) -> ModelSpec:
         return replace(self, operations=tuple(operations))
+
+
+def make_name(text: str) -> str:
+    """The text as the name of a model or a dataset: what cannot be in one becomes "_".
+
+    >>> make_name("run 7 (all)"), make_name("événements")
+    ('run_7_all', 'evenements')
+    """
+    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^\w.-]+", "_", letters).strip("_").lstrip("-._") or "data"
 
 
 def _check_range(column: Parameter | Observable) -> None:

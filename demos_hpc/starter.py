@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .children import run_along
 from .errors import InvalidInput, LaunchError
-from .model import find
+from .model_paths import find
 from .mpiexec import Launcher, LaunchPlan, Program, plan_launch
 from .threads import limit_threads
 

@@ -25,7 +25,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "shared_files", "logs", "journal", "selection", "runs", "progress", "elements",
         "chunk_cache", "reference", "host",
     ),
-    "2 wire and model": ("wire", "blocks", "spec", "model", "cost", "quadrature", "starter"),
+    "2 wire and model": ("wire", "blocks", "spec", "model_paths", "model", "cost", "quadrature", "starter"),
     "3 brain": (
         "pool", "scheduler", "plan", "data_plan", "resident_plan", "served", "relay", "arguments", "differences", "future", "desk",
         "adapters", "hdf5_format", "hdf5", "tables", "library", "segments", "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
@@ -45,7 +45,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "7 what they are used for": (
         "calling", "local", "server", "supervisor", "programs", "subject", "checks", "density_checks",
         "sampler_checks", "testing", "models", "models.detector", "models.earth", "models.oscillation",
-        "models.event_rates", "models.neutrino", "demo", "plots",
+        "models.event_rates", "models.neutrino", "models.data",
+        "demo", "plots",
     ),
     "8 command line": (
         "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output", "cli.quantities",

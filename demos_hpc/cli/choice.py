@@ -12,7 +12,8 @@ from ..client import RemoteModel
 from ..config import Config
 from ..endpoint import is_stale
 from ..errors import AccessRefused, DeadlineExceeded, ModelNotFound, ServerLost
-from ..model import BUNDLED, LoadedModel, load
+from ..model import LoadedModel, load
+from ..model_paths import BUNDLED, is_path
 from ..registry import Registry
 from .launches import MODEL_HELP
 
@@ -37,7 +38,7 @@ def load_here(name: str) -> LoadedModel:
     try:
         return load(name)
     except ModelNotFound as error:
-        if ":" in name:
+        if is_path(name):
             raise
         raise ModelNotFound(f"{error}; and no server that runs has this name (DEMOS_REGISTRY)") from None
 
@@ -45,9 +46,9 @@ def load_here(name: str) -> LoadedModel:
 def find_served(name: str) -> RemoteModel | None:
     """The model ``name`` of a server that runs, as `demos_hpc.connect` finds it; None where none does.
 
-    A path, ``file.py:Class``, is never a server's. The short name of a model that comes with demos-hpc may be: where
-    its server does not answer, or does not let us in, the model is still here. What was chosen is said on standard
-    error.
+    A path, ``file.py:Class`` or ``file.h5``, is never a server's. The short name of a model that comes with demos-hpc
+    may be: where its server does not answer, or does not let us in, the model is still here. What was chosen is said on
+    standard error.
 
     Raises
     ------
@@ -55,7 +56,7 @@ def find_served(name: str) -> RemoteModel | None:
         Where a server of this name is registered and cannot be had, and there is no such model here.
     """
     config = Config.load()
-    endpoints = [] if ":" in name else Registry(config.registry_directory).find(name)
+    endpoints = [] if is_path(name) else Registry(config.registry_directory).find(name)
     endpoints = [endpoint for endpoint in endpoints if endpoint.state != "draining"]
     is_here, now = name in BUNDLED, time.time()
     if not endpoints or (is_here and all(is_stale(endpoint, now) for endpoint in endpoints)):

@@ -24,7 +24,10 @@ LAUNCHED = ("PMI_FD", "PMIX_RANK", "PMI_RANK", "PALS_RANKID")
 #: Exit statuses from here on mean that a signal came.
 FIRST_OF_SIGNALS = 128
 
-MODEL_HELP = "file.py:Class, package.module:Class, or the short name of a model that comes with demos-hpc: nu_atm."
+MODEL_HELP = (
+    "file.py:Class, package.module:Class, file.h5 to serve its datasets, or the short name of a model that comes with"
+    " demos-hpc: nu_atm."
+)
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 LauncherKind = Annotated[
     str, typer.Option("--launcher", help=f"What starts the ranks: {', '.join(CHOICES)}.", metavar="KIND")

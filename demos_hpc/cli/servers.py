@@ -11,7 +11,7 @@ from ..endpoint import check_name
 from ..joining import join
 from ..journal import open_log
 from ..logs import warn
-from ..model import find
+from ..model_paths import BUNDLED, find
 from ..registry import Registry
 from ..server import Server
 from ..supervisor import Supervisor
@@ -26,10 +26,9 @@ def register(app: typer.Typer) -> None:
 def supervise(model: str, workers: int, name: str | None, threads: int | None) -> None:
     """Runs a server until it is stopped."""
     config = Config.load()
-    _, class_name = find(model)
+    _, inside = find(model)
     if not name:
-        short = class_name if ".py" in model or ":" in model else model
-        name = Registry(config.registry_directory).choose_name(short)
+        name = Registry(config.registry_directory).choose_name(model if model in BUNDLED else inside)
     check_name(name)
     how_many = format_number_of(workers, "worker")
     announcement = f"server {name!r} with {how_many}; connect by demos_hpc.connect({name!r}), stop by Ctrl-C"
