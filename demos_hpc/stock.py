@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
-
 from .config import Config
 from .library import Library
+from .residents import Residents
 from .spec import ModelSpec
 from .spool import Spool
 from .transport.buffers import Buffers
@@ -20,10 +18,9 @@ class Stock:
         self.library = Library(spec.datasets, allowed, make_room=Buffers().take)
         self.spool = Spool(config.spool_directory)
         self.spool.sweep()
-        self._budget = config.resident_bytes
+        self.residents = Residents(self.library, self.spool.directory, config.resident_bytes)
 
-    @cached_property
-    def residents(self) -> Any:
-        from .residents import Residents
-
-        return Residents(self.library, self.spool.directory, self._budget)
+    def close(self) -> None:
+        """Lets go of all files and memory."""
+        self.residents.close()
+        self.library.close()

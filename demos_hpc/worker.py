@@ -14,6 +14,7 @@ import numpy as np
 from .config import Config
 from .errors import BadFrame, DemosError, InternalError, InvalidInput, Status
 from .greetings import Beat
+from .host import find_place
 from .logs import Logger
 from .messages import (
     GRADIENTS,
@@ -32,6 +33,7 @@ from .messages import (
 from .model import LoadedModel, format_traceback
 from .relay import find_nonfinite
 from .resident_plan import Rows, read_reference
+from .residents import SHARED_MEMORY
 from .transport import LONGEST_WAIT, Link, Port
 from .upgrade import Ascent
 from .wire import Frame, Header, Packed, pack, read_header
@@ -73,7 +75,7 @@ class Worker:
         """Loads the model and tells the dispatcher what it is, or why there is none."""
         try:
             model = self._model = make_model()
-            offer = Offer(self.name, fingerprint, model.source, spec=model.spec.to_dict())
+            offer = Offer(self.name, fingerprint, model.source, find_place(SHARED_MEMORY), spec=model.spec.to_dict())
         except DemosError as error:
             trace = format_traceback(error) if error.__cause__ else ""
             offer = Offer(self.name, fingerprint, failure=Failure.of(error, trace).to_dict())
@@ -81,10 +83,19 @@ class Worker:
 
     def serve(self) -> None:
         """Serves until the dispatcher says that it is over."""
-        with np.errstate(all="ignore"):  # nan and infinities are answers, returned and counted
-            while not self._is_over:
-                if not self.step() and not self._is_over:
-                    self._port.wait(LONGEST_WAIT)
+        try:
+            with np.errstate(all="ignore"):  # nan and infinities are answers, returned and counted
+                while not self._is_over:
+                    if not self.step() and not self._is_over:
+                        self._port.wait(LONGEST_WAIT)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Lets go of the data that it has, if any."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def step(self) -> bool:
         """Takes what has arrived and computes one chunk; whether there was one."""
