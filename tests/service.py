@@ -113,7 +113,7 @@ class Service:
         port = LoopbackPort()
         there, here = make_pair(self.port, port, ("dispatcher", name))
         self.dispatcher.add_worker(there, Person(""))
-        worker = Worker(name, port, here)
+        worker = Worker(name, port, here, config=self.config)
         worker.offer(load, "the arithmetic of this process")
         self.workers.append(worker)
         return worker
