@@ -35,6 +35,8 @@ class ResidentData:
         self._reference = reference
         self._asked = np.frombuffer(reference.to_bytes(), np.uint8)
         self._rows = range(reference.rows) if rows is None else rows
+        #: What `ask` returns, time and again.
+        self._words: tuple[list[Array], int] | None = None
         #: The UUID of the model that it was made for.
         self.model = model
 
@@ -68,9 +70,11 @@ class ResidentData:
 
     def ask(self, block_rows: int) -> tuple[list[Array], int]:
         """The arrays that name these rows in a request, and the number of groups that they are added in."""
-        rows = self._rows
-        span = Rows(rows.start, rows.step, len(rows), choose_group(len(rows), block_rows))
-        return [self._asked, span.to_array()], span.count_groups(block_rows)
+        if self._words is None:
+            rows = self._rows
+            span = Rows(rows.start, rows.step, len(rows), choose_group(len(rows), block_rows))
+            self._words = [self._asked, span.to_array()], span.count_groups(block_rows)
+        return self._words
 
 
 def find_dataset(connection: Connection, model: int, spec: ModelSpec, name: str) -> dict[str, Any]:

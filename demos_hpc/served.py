@@ -16,6 +16,7 @@ from .resident_plan import ResidentPlan, make_resident_plan
 from .spec import ModelSpec
 from .wire import Frame, Layout
 
+_RESIDENT = int(Flag.RESIDENT)
 #: Plans kept for requests that look like earlier ones.
 KEPT_PLANS = 4096
 #: How often parameters are set again where another server was faster.
@@ -137,7 +138,7 @@ class Served:
         header = frame.header
         if header.operation in OF_DATA:
             return make_data_plan(self.spec, frame)
-        if header.flags & Flag.RESIDENT and header.operation in LIKELIHOODS:
+        if header.flags & _RESIDENT and header.operation in LIKELIHOODS:
             return self._plan_resident(frame)
         layout = frame.layout
         key = (header.operation, header.flags, header.n_rows, layout)

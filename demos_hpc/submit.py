@@ -31,6 +31,7 @@ from .spec import ModelSpec
 from .streams import new_seed
 from .wire import PIECE_BYTES
 
+_RESIDENT, _WRT_X = int(Flag.RESIDENT), int(Flag.WRT_X)  # the arithmetic of enumerations takes its time
 Progress = Callable[[int, int], object]
 
 
@@ -288,7 +289,11 @@ class Submit:
             raise InvalidInput(describe_outside(point, spec))
         is_one = point is None or point.ndim == 1
         points = np.empty((1, 0)) if point is None else np.atleast_2d(point)
-        inside = np.flatnonzero(np.broadcast_to(~np.asarray(outside), len(points)))
+        inside: Any = slice(None)
+        if np.any(outside):
+            inside = np.flatnonzero(np.broadcast_to(~np.asarray(outside), len(points)))
+        chosen = points[inside]
+        n_chosen = len(chosen)
         # Rows that come in parts can be worked on as they come only if cells are block-major.
         is_block_major = is_resident or self._count_part_rows([x]) < len(x)
         arrays, n_blocks = x.ask(spec.block_rows) if is_resident else ([x], count_blocks(len(x), spec.block_rows))
@@ -300,7 +305,7 @@ class Submit:
             sums = []
             for array, width in zip(cells, widths, strict=True):
                 total = np.full((len(points), *width), 0.0 if width else -np.inf)
-                shape = (n_blocks, len(inside)) if is_block_major else (len(inside), n_blocks)
+                shape = (n_blocks, n_chosen) if is_block_major else (n_chosen, n_blocks)
                 blocks = array.reshape(*shape, *width)
                 with np.errstate(invalid="ignore"):  # +inf and -inf in different blocks
                     total[inside] = sum_pairwise(blocks if is_block_major else blocks.swapaxes(0, 1))
@@ -312,11 +317,12 @@ class Submit:
             values = [total[0] for total in sums] if is_one else sums
             return values[0] if len(values) == 1 else tuple(values)
 
-        arrays += [] if point is None else [points[inside]]
-        n_rows, n_cells = len(x) if len(inside) else 0, n_blocks * len(inside)
-        flags = Flag.BLOCK_MAJOR if is_block_major else Flag.NONE
+        if point is not None:
+            arrays = [*arrays, chosen]
+        n_rows, n_cells = len(x) if n_chosen else 0, n_blocks * n_chosen
+        flags = int(Flag.BLOCK_MAJOR if is_block_major else Flag.NONE)
         if is_resident:
-            n_rows, flags = n_cells, Flag.RESIDENT
+            n_rows, flags = n_cells, _RESIDENT
         future = self._start(operation, arrays, n_rows, n_cells, widths, finish, None, timeout, 1, flags)
         future.progress = progress
         return future
@@ -338,14 +344,14 @@ class Submit:
     ) -> Future:
         """Sends a request, the first ``n_per_row`` arrays in parts where they are large."""
         spec = self.spec
-        if not spec.offers(operation, wrt_x=bool(flags & Flag.WRT_X)):
+        if not spec.offers(operation, wrt_x=bool(flags & _WRT_X)):
             raise NotOffered(f"model {spec.name!r} offers no {operation.title}; it has {', '.join(spec.operations)}")
         if n_rows == 0:
             future = Future(self._connection, 0, 0.0, n_units, widths, finish, outs)
             future.settle()  # an empty answer needs no server
             return future
         part_rows = 0
-        if n_rows > spec.block_rows and not flags & Flag.RESIDENT:
+        if n_rows > spec.block_rows and not flags & _RESIDENT:
             part_rows = self._count_part_rows(arrays[:n_per_row])
             self._check_size(sum(array.nbytes for array in arrays), "a request")
             if outs is None:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 #: Longest time given to an answer to leave before the next chunk is begun, seconds.
 LONGEST_FLUSH = 0.02
 _LOG = Logger("worker")
+# The arithmetic of enumerations takes its time.
+_RESIDENT, _BLOCK_MAJOR, _WRT_X = int(Flag.RESIDENT), int(Flag.BLOCK_MAJOR), int(Flag.WRT_X)
 
 
 class Worker:
@@ -162,16 +164,16 @@ class Worker:
         if operation == Operation.LOG_DENSITY:
             return [model.log_density(*arrays)]
         if operation == Operation.LOG_DENSITY_GRADIENT:
-            return model.log_density_gradient(*arrays, wrt_x=bool(header.flags & Flag.WRT_X))
+            return model.log_density_gradient(*arrays, wrt_x=bool(header.flags & _WRT_X))
         if operation == Operation.SAMPLE:
             return [model.sample(header.first_row, header.n_rows, arrays[0], header.seed)]
         if operation == Operation.EVALUATE:
             return [model.evaluate(arrays[0])]
-        if operation in LIKELIHOODS and header.flags & Flag.RESIDENT:
+        if operation in LIKELIHOODS and header.flags & _RESIDENT:
             return self._add_resident(model, header, arrays)
         if operation in LIKELIHOODS:
             cells = model.log_likelihood_cells(*arrays, gradient=operation in GRADIENTS)
-            if header.flags & Flag.BLOCK_MAJOR:
+            if header.flags & _BLOCK_MAJOR:
                 cells = [np.ascontiguousarray(array.swapaxes(0, 1)) for array in cells]
             return [array.reshape(header.n_rows, *array.shape[2:]) for array in cells]
         if operation in OF_DATA:
