@@ -110,6 +110,10 @@ class Library:
         """`DatasetError` where the file of a dataset is not, or no longer, the one that the caller means."""
         self._open(name, identity)
 
+    def find_path(self, name: str) -> str:
+        """Where a declared dataset is: ``/path/file.h5:/name/within``."""
+        return self._declared(name).path
+
     def measure(self, name: str, identity: str, columns: Sequence[str] = ()) -> Table:
         """How many rows of numbers a dataset has, and how wide; see `tables.measure_table`."""
         _, dataset = self._open(name, identity)

@@ -6,6 +6,7 @@ matter to an answer which worker gives it, nor what that worker holds.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import OrderedDict
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 SHARED_MEMORY = Path("/dev/shm")
 #: Datasets that a process holds at a time; each takes two descriptors.
 MOST_DATASETS = 64
+#: Seconds between looks at what others have filled of what is held here.
+COUNT_SECONDS = 1.0
 #: Seconds until memory is asked for again where there was none.
 FULL_SECONDS = 1.0
 Rows = tuple[FloatArray, FloatArray | None]
@@ -65,7 +68,7 @@ class Residents:
         self.budget_bytes = budget_bytes or choose_budget(self._directory)
         #: The one that was used last stands last.
         self._segments: OrderedDict[Reference, Segment] = OrderedDict()
-        self._full_until = -np.inf
+        self._full_until = self._count_at = -math.inf
         self._slabs_read = self._slabs_not_kept = 0
 
     def close(self) -> None:
@@ -109,13 +112,17 @@ class Residents:
         if start == stop:
             return np.empty((0, reference.width)), np.empty(0) if reference.weights else None
         segment = self._find(reference)
-        if not segment.is_ready(start // segment.slab_rows, (stop - 1) // segment.slab_rows):
-            pieces = list(_cut(start, stop, step, segment.slab_rows))
-            kept = [self._hold(reference, segment, slab) for slab, _, _ in pieces]
-            while self._count_held() > self.budget_bytes and self._let_go(segment):  # others fill slabs as well
-                pass
+        first, last = start // segment.slab_rows, (stop - 1) // segment.slab_rows
+        if not segment.has_seen(first, last):
+            pieces, kept = [], [True]
+            if not segment.is_ready(first, last):
+                pieces = list(_cut(start, stop, step, segment.slab_rows))
+                kept = [self._hold(reference, segment, slab) for slab, _, _ in pieces]
+            self._shrink(segment)
             if not all(kept):
                 return self._collect(reference, segment, pieces, kept, step)
+        elif self._clock() >= self._count_at:
+            self._shrink(segment)
         x, weights = segment.x[start:stop:step], None
         if segment.weights is not None:
             weights = segment.weights[start:stop:step]
@@ -154,9 +161,17 @@ class Residents:
         while len(self._segments) >= MOST_DATASETS and self._let_go(None):
             pass
         self._segments[reference] = segment = Segment(
-            reference.to_bytes(), reference.rows, reference.width, bool(reference.weights), slab_rows, self._directory
+            self._name(reference), reference.rows, reference.width, bool(reference.weights), slab_rows, self._directory
         )
         return segment
+
+    def _name(self, reference: Reference) -> bytes:
+        """What tells these rows from all others of this user; models may have datasets of one name in one file."""
+        names = [reference.dataset] if reference.dataset else []
+        if reference.weights_identity:
+            names.append(reference.weights)
+        paths = [os.fsencode(self._library.find_path(name)) for name in names]
+        return b"\0".join([reference.to_bytes(), *paths])
 
     def _hold(self, reference: Reference, segment: Segment, slab: int) -> bool:
         """Whether a slab is there, be it only now."""
@@ -182,6 +197,12 @@ class Residents:
                 self._full_until = self._clock() + FULL_SECONDS
                 return False
         return True
+
+    def _shrink(self, but: Segment) -> None:
+        """Keeps to the budget what others have filled as well."""
+        self._count_at = self._clock() + COUNT_SECONDS
+        while self._count_held() > self.budget_bytes and self._let_go(but):
+            pass
 
     def _let_go(self, but: Segment | None) -> bool:
         """Lets go of what was not used for longest, except for one; False where there is nothing else."""

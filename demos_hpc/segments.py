@@ -110,6 +110,7 @@ class Segment:
     def close(self) -> None:
         """Lets go of the memory; its last user removes it. Arrays that were given away stay as they are."""
         self.x, self.weights = self.x[:0].copy(), None
+        self._seen = bytearray(len(self._seen))
         if self._descriptor >= 0:
             if self._path is not None:
                 _remove_unused(self._path, self._descriptor)
@@ -140,17 +141,20 @@ class Segment:
         first, stop = self.rows_of(slab)
         return (stop - first) * (self._row_bytes + (_ITEM if self._is_weighted else 0))
 
+    def has_seen(self, first: int, last: int) -> bool:
+        """Whether all slabs from ``first`` to ``last`` are known to be there."""
+        return self._seen.find(0, first, last + 1) < 0
+
     def is_ready(self, first: int, last: int) -> bool:
-        """Whether all slabs from ``first`` to ``last`` are there."""
-        seen = self._seen
-        if seen.find(0, first, last + 1) < 0:
+        """Whether all slabs from ``first`` to ``last`` are there; looks what others have done."""
+        if self.has_seen(first, last):
             return True
         if self._descriptor < 0:
             return False
         look = os.pread(self._descriptor, last + 1 - first, self._ready_at + first)
         if len(look) != last + 1 - first:  # cut short by somebody
             return False
-        seen[first : last + 1] = look
+        self._seen[first : last + 1] = look
         return 0 not in look
 
     def reserve(self, slab: int) -> bool:

@@ -42,11 +42,13 @@ def measure_table(dataset: DataSet, name: str, columns: Sequence[str] = ()) -> T
             if column not in dtype.names:
                 raise InvalidInput(f"dataset {name!r} has no field {column!r}; it has {', '.join(dtype.names)}")
             if dtype[column].kind not in NUMERIC:
-                raise InvalidInput(f"dataset {name!r}: field {column!r} is {dtype[column]}; a column is numbers")
+                raise InvalidInput(
+                    f"dataset {name!r}: field {column!r} is of type {dtype[column]}; a column is numbers"
+                )
     elif columns:
         raise InvalidInput(f"dataset {name!r} has no fields, such as {columns[0]!r}: its columns cannot be chosen")
     elif dtype.kind not in NUMERIC:
-        raise InvalidInput(f"dataset {name!r} is {dtype}; rows are numbers")
+        raise InvalidInput(f"dataset {name!r} is of type {dtype}; rows are numbers")
     if not shape or len(shape) > 2 or (columns and len(shape) > 1):
         wanted = "(N,) where columns are fields" if columns else "(N, d) or (N,)"
         raise InvalidInput(f"dataset {name!r} has shape {shape}; rows of numbers have {wanted}")
