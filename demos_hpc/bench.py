@@ -58,6 +58,18 @@ WANTED: Mapping[str, Mapping[str, Wanted]] = {
     "batch": {"rate_vs_bare_mpi": _at_least(0.8), "overhead_ms_64MB": _at_most(12), "time_vs_numpy": _at_most(1.3)},
     "clients": {"rate_32_clients_vs_one": _at_least(0.8)},
     "door": {"detect_ms": _at_most(100), "door_polls_per_request_inworld": _at_most(0)},
+    "data": {
+        "contiguous_vs_relay": _at_least(0.8),
+        "direct_vs_h5py": _at_least(0.98),
+        "compressed_vs_h5py": _at_least(1.6),
+        "random_rows_vs_h5py": _at_least(1.0),
+        "random_rows_vs_one_by_one": _at_least(50),
+        "stream_peak_mb": _at_most(512),
+        "likelihood_speedup_2_workers": _at_least(0.95),
+        "likelihood_overhead_us": _at_most(60),
+        "likelihood_overhead_after_300ms_us": _at_most(1000),
+        "emcee_vs_best_peer": _at_least(10),
+    },
     "scaling": {
         "speedup_2_workers": _at_least(0.95),
         "busy_fraction_128_ranks": _at_least(0.95),
