@@ -69,7 +69,9 @@ print("done", flush=True)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller datasets; less than two minutes")
-    parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all unless given")
+    parser.add_argument(
+        "--part", action="append", choices=[*PARTS, *EXTRA], help="may be repeated; all but large unless given"
+    )
     parser.add_argument("--cold", action="store_true", help="also with an empty page cache")
     parser.add_argument("--folder", type=Path, help="where the datasets are, or are made")
     arguments = parser.parse_args()
@@ -79,7 +81,7 @@ def main() -> None:
         os.environ["BENCH_DATA"] = str(folder)
         os.environ.setdefault("DEMOS_SPOOL", str(folder / "spool"))
         for part in arguments.part or PARTS:
-            figures |= PARTS[part](Sizes(folder, quick=arguments.quick, cold=arguments.cold))
+            figures |= {**PARTS, **EXTRA}[part](Sizes(folder, quick=arguments.quick, cold=arguments.cold))
     report("data", figures)
 
 
@@ -126,6 +128,10 @@ class Sizes:
 
     def _make_events(self, file: h5py.File) -> None:
         _fill(file.create_dataset("x", (self.n_rows, 4), "f8"))
+
+    def _make_large(self, file: h5py.File) -> None:
+        shape = (1_000_000, 4) if self.quick else (100_000_000, 4)
+        _fill(file.create_dataset("x", shape, "f8", chunks=(65536, 4)))
 
     def _make_block(self, file: h5py.File) -> None:
         _fill(file.create_dataset("x", (1000, 1), "f8"))
@@ -351,6 +357,27 @@ def measure_samplers(sizes: Sizes) -> dict[str, float]:
     return {"emcee_vs_best_peer": compare(best, seconds[0])[0]}
 
 
+def measure_large(sizes: Sizes) -> dict[str, float]:
+    path = sizes.make("large")
+    with start_server("Large", 2) as ours:
+        run = ours.ask("use_large")
+        peak = max(_find_peak(pid) for pid in list_processes_below(ours.pid))
+    size = path.stat().st_size / 1e9
+    print_table(
+        [f"{run['rows']:,.0f} x 4 rows, {size:.1f} GB, 2 workers", ""],
+        [
+            ("checksum of all of it (s)", f"{run['verify']:.1f}"),
+            ("first likelihood, which reads it (s)", f"{run['first']:.1f}"),
+            ("a likelihood (s)", f"{run['call']:.2f}"),
+            ("a fit of two parameters by iminuit (s)", f"{run['fit']:.1f}"),
+            ("calls of that fit", f"{run['calls']:.0f}"),
+            ("10,000 random rows (ms)", f"{run['random'] * 1e3:.0f}"),
+            ("peak MB of any rank, shared memory included", f"{peak:.0f}"),
+        ],
+    )
+    return {f"large_{name}": value for name, value in run.items()}
+
+
 @contextlib.contextmanager
 def start_server(model: str, n_workers: int) -> Iterator[Peer]:
     """A launch of a server and of the client that measures."""
@@ -368,6 +395,9 @@ PARTS = {
     "sent": measure_sent,
     "samplers": measure_samplers,
 }
+
+#: Used once, and on request: it takes minutes.
+EXTRA = {"large": measure_large}
 
 if __name__ == "__main__":
     sys.exit(main())

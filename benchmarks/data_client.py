@@ -143,6 +143,32 @@ def walk(steps: int) -> float:
     return clock(lambda: sampler.run_mcmc(start, steps))
 
 
+def use_large() -> dict[str, float]:
+    """Everything that is done with a large dataset, once."""
+    from iminuit import Minuit
+
+    dataset = model.dataset("large", direct=False)
+    n = len(dataset)
+    verify = clock(dataset.verify)
+    held = model.resident("large")
+    point = [0.01, 0.02]
+    first = clock(lambda: model.log_likelihood(held, point))
+    call = clock(lambda: model.log_likelihood(held, point))
+    likelihood = model.likelihood(held)
+    minuit = Minuit(likelihood.cost, 0.1, 0.1)
+    fit = clock(minuit.migrad)
+    assert abs(minuit.values["mu"]) < 5 / np.sqrt(4 * n), minuit.values
+    assert abs(minuit.values["log_sigma"]) < 5 / np.sqrt(8 * n), minuit.values
+    part = slice(n - 100_001, n - 1)
+    sent = np.ascontiguousarray(dataset[part])
+    assert model.log_likelihood(held[part], point) == model.log_likelihood(sent, point)
+    rows = np.random.default_rng(9).choice(n, 10_000, replace=False)
+    random = clock(lambda: dataset[rows])
+    return {
+        "rows": n, "verify": verify, "first": first, "call": call, "fit": fit, "calls": minuit.nfcn, "random": random,
+    }  # fmt: skip
+
+
 with demos_hpc.connect() as model:
-    runs = (read_whole, read_rows, stream, likelihood, overhead, compare_sent, walk)
+    runs = (read_whole, read_rows, stream, likelihood, overhead, compare_sent, walk, use_large)
     answer({run.__name__: run for run in runs})

@@ -156,4 +156,16 @@ class Walked(Normal):
         self.spec = replace(self.spec, datasets=(Dataset("events", f"{folder}/walked.h5:/x"),))
 
 
+class Large(Normal):
+    """Four columns of 1e8 rows."""
+
+    name = "large"
+    d = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        folder = os.environ.get("BENCH_DATA", "/nowhere")
+        self.spec = replace(self.spec, datasets=(Dataset("large", f"{folder}/large.h5:/x"),))
+
+
 BY_NAME = {cls.name: cls for cls in (Normal, Normal2, Mixture)}
