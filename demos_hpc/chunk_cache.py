@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from typing import Any
 
@@ -20,17 +21,23 @@ class ChunkCache:
         self._kept: OrderedDict[Any, Array] = OrderedDict()
 
     def get(self, key: Any) -> Array | None:
+        """What was kept under this key; it is the caller's to look at, not to change."""
         found = self._kept.get(key)
         if found is not None:
             self._kept.move_to_end(key)
         return found
 
     def put(self, key: Any, array: Array) -> None:
-        if array.nbytes > self._max_bytes:
+        """Keeps an array, unless it is larger than the cache."""
+        self._bytes -= _weigh(self._kept.pop(key)) if key in self._kept else 0
+        if _weigh(array) > self._max_bytes:
             return
-        old = self._kept.pop(key, None)
-        self._bytes += array.nbytes - (0 if old is None else old.nbytes)
+        self._bytes += _weigh(array)
         self._kept[key] = array
         while self._bytes > self._max_bytes:
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= gone.nbytes
+            self._bytes -= _weigh(self._kept.popitem(last=False)[1])
+
+
+def _weigh(array: Array) -> int:
+    """Bytes that an array takes, with those of the strings or lists in it."""
+    return array.nbytes + (sum(map(sys.getsizeof, array.reshape(-1))) if array.dtype.hasobject else 0)

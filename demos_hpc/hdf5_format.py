@@ -1,15 +1,20 @@
-"""HDF5 as its library has it: files opened, kinds of elements, filters, attributes. The one module that knows h5py."""
+"""HDF5 as its library has it: files, links, types of elements, filters, attributes. The one module that knows h5py."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from .elements import describe_value, read_dtype, read_value, strip
+from .elements import describe_descr, describe_value, read_dtype, read_value
+from .messages import Array
+from .selection import Span
+from .sources import Source
 
 with contextlib.suppress(ImportError):  # filters beyond those of HDF5 itself: zstd, blosc, lz4 and others
     import hdf5plugin  # noqa: F401  (registers them)
@@ -19,10 +24,30 @@ FILTERS = {
     1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 305: "lzo", 307: "bzip2",
     32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2",
 }  # fmt: skip
+#: What h5py raises where a file is not as it should be, or has what h5py does not know.
+ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NotImplementedError)
+#: Names that a message about a group lists.
+MOST_NAMES = 20
 
 
-def open_unlocked(path: str) -> Any:
-    """Locks hang or lie on shared file systems, and keep others from writing; a file that is only read needs none."""
+# ---- files and links --------------------------------------------------------------------------------------------
+
+
+class Link(NamedTuple):
+    """What a name in a group is: ``kind`` is group, dataset, type, soft or external; the last two lead to ``path``."""
+
+    kind: str
+    path: str = ""
+    file: str = ""
+
+
+def open_source(source: Source) -> Any:
+    """An HDF5 file as an h5py file. It has to be closed before Python ends: HDF5 would call ``source`` later."""
+    return h5py.File(source, "r")
+
+
+def open_path(path: str) -> Any:
+    """The same as HDF5 does it itself, without locks: they hang or lie on shared file systems."""
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -31,17 +56,59 @@ def open_unlocked(path: str) -> Any:
         return h5py.File(path, "r")  # this process has it open already, with locks
 
 
-def is_dataset(thing: Any) -> bool:
-    return isinstance(thing, h5py.Dataset)
+def find_link(group: Any, name: str) -> Link | None:
+    """What a name in a group is; None where there is none. No link is followed: HDF5 would open files by itself."""
+    word = name.encode("utf-8", "surrogateescape")
+    try:
+        kind = group.id.links.get_info(word).type
+    except KeyError:
+        return None
+    if kind == h5py.h5l.TYPE_SOFT:
+        return Link("soft", _decode(group.id.links.get_val(word)))
+    if kind == h5py.h5l.TYPE_EXTERNAL:
+        file, path = group.id.links.get_val(word)
+        return Link("external", _decode(path), _decode(file))
+    if kind != h5py.h5l.TYPE_HARD:
+        return Link("other")
+    kinds = {h5py.h5o.TYPE_GROUP: "group", h5py.h5o.TYPE_DATASET: "dataset"}
+    return Link(kinds.get(h5py.h5o.get_info(group.id, word).type, "type"))
 
 
-def is_group(thing: Any) -> bool:
-    return isinstance(thing, h5py.Group)
+def _decode(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
-def is_external(link: Any) -> bool:
-    """Whether a link leads to another file."""
-    return isinstance(link, h5py.ExternalLink)
+def list_some(group: Any) -> str:
+    """The first names in a group, for a message."""
+    names = list(islice(group, MOST_NAMES + 1))
+    return ", ".join(names[:MOST_NAMES] + ["…"] * (len(names) > MOST_NAMES)) or "nothing"
+
+
+def list_datasets(file: Any) -> list[str]:
+    """Names of all datasets in the file itself, sorted; links of all kinds are left out."""
+    names: list[str] = []
+    file.visititems(lambda name, thing: names.append(f"/{name}") if isinstance(thing, h5py.Dataset) else None)
+    return sorted(names)
+
+
+def open_group(group: Any, name: str) -> Any:
+    return h5py.Group(h5py.h5g.open(group.id, name.encode("utf-8", "surrogateescape")))
+
+
+def open_dataset(group: Any, name: str, beside: str | None = None) -> Any:
+    """A dataset; other files that it is in have their places relative to the directory ``beside``.
+
+    HDF5 has one such directory for a dataset, as long as anybody has it open, and reads no attributes where it is not
+    the usual one.
+    """
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    if beside is not None:
+        access.set_efile_prefix(os.fsencode(beside))
+        access.set_virtual_prefix(os.fsencode(beside))
+    return h5py.Dataset(h5py.h5d.open(group.id, name.encode("utf-8", "surrogateescape"), access))
+
+
+# ---- elements ---------------------------------------------------------------------------------------------------
 
 
 def find_kind(dtype: np.dtype[Any]) -> str:
@@ -59,8 +126,43 @@ def describe_dtype(dtype: np.dtype[Any]) -> Any:
     """A dtype for JSON; of lists that of their items."""
     base = h5py.check_vlen_dtype(dtype)
     if base is not None and base is not str and base is not bytes:
-        return np.lib.format.dtype_to_descr(strip(np.dtype(base)))
-    return "O" if dtype.hasobject else np.lib.format.dtype_to_descr(strip(dtype))
+        return describe_descr(np.dtype(base))
+    return "O" if dtype.hasobject else describe_descr(dtype)
+
+
+def name_type(dataset: Any) -> str:
+    """What the elements of a dataset are, for a message."""
+    kinds = {
+        h5py.h5t.REFERENCE: "references to objects or regions",
+        h5py.h5t.VLEN: "lists of lists, or of strings",
+        h5py.h5t.COMPOUND: "compounds that have strings, lists or references in them",
+        h5py.h5t.TIME: "times in a form that no library reads",
+    }
+    with contextlib.suppress(*ERRORS):
+        return kinds.get(dataset.id.get_type().get_class(), str(dataset.dtype))
+    return "of a type that h5py does not know"
+
+
+def is_raw(dataset: Any) -> bool:
+    """Whether the bytes of elements in the file are those in memory: one type in both, padding and all."""
+    with contextlib.suppress(*ERRORS):
+        return bool(h5py.h5t.py_create(dataset.dtype, logical=True) == dataset.id.get_type())
+    return False
+
+
+def read_slab(dataset: Any, axes: Sequence[Span], dtype: np.dtype[Any], out: Array) -> None:
+    """Reads what the spans select, all of a scalar, into C-contiguous memory; elements as ``dtype``."""
+    in_file = dataset.id.get_space()
+    in_memory = h5py.h5s.create(h5py.h5s.SCALAR)
+    if axes:
+        counts = tuple(axis.count for axis in axes)
+        steps = tuple(axis.step if axis.count > 1 else 1 for axis in axes)
+        in_file.select_hyperslab(tuple(axis.start for axis in axes), counts, steps)
+        in_memory = h5py.h5s.create_simple(counts)
+    dataset.id.read(in_memory, in_file, out, h5py.h5t.py_create(dtype))
+
+
+# ---- filters and attributes -------------------------------------------------------------------------------------
 
 
 def list_filters(dataset: Any) -> list[str]:
@@ -77,7 +179,7 @@ def describe_attributes(dataset: Any) -> dict[str, Any]:
     """Attributes for JSON; those of kinds that cannot travel are left out."""
     found = {}
     for name in dataset.attrs:
-        with contextlib.suppress(OSError, TypeError, ValueError, NotImplementedError):
+        with contextlib.suppress(*ERRORS):
             value = dataset.attrs[name]
             is_empty = isinstance(value, h5py.Empty)
             found[name] = {"empty": describe_dtype(value.dtype)} if is_empty else describe_value(value)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .chunk_cache import ChunkCache
-from .elements import encode
-from .errors import BadFrame, DatasetError, InvalidInput
-from .hdf5 import DataFile, DataSet, split_path
+from .datasets import DataSet
+from .elements import RAGGED_BYTES, encode, has_gaps
+from .errors import BadFrame, DatasetError, InvalidInput, TooLarge
+from .hdf5 import DataFile, split_path
 from .hdf5_format import describe_dtype
 from .messages import Array, FloatArray
 from .runs import Run, read_run
-from .selection import Span
+from .selection import LARGE_BYTES, MOST_UNIT_BYTES, Span
 from .spec import Dataset
 from .tables import Table, measure_table, read_table
 
@@ -61,11 +63,11 @@ class Library:
             Where there is no dataset ``name``, or it cannot be read.
         """
         if name is not None:
-            return {"datasets": [self._describe(self._declared(name))]}
+            return {"datasets": [self._describe(name)]}
         described = []
         for dataset in self._datasets.values():
             try:
-                described.append(self._describe(dataset))
+                described.append(self._describe(dataset.name))
             except DatasetError as error:
                 described.append({**_declare(dataset), "problem": str(error)})
         return {"datasets": described}
@@ -75,40 +77,59 @@ class Library:
 
         Raises
         ------
-        InvalidInput, BadFrame
-            Where it is asked for what is not there.
+        InvalidInput, BadFrame, TooLarge
+            Where it is asked for what is not there, or for too much at a time.
         DatasetError
             Where the file cannot be read, or is not the one that was described.
         """
         run = read_run(question, lists, first, count)
-        file, dataset = self._open(question.get("dataset"), question.get("identity"))
-        if dataset.kind != question.get("kind", "rows"):
-            raise BadFrame(f"a question for {question.get('kind')} of a dataset of {dataset.kind}")
-        room = None
-        if dataset.kind == "rows":
-            room = self._make_room(dataset.row_dtype(run.fields), run.counts)
-        values = dataset.read(run, self._cache, room)
-        if not file.is_unchanged():
-            raise DatasetError(f"{file.path} was changed while it was read")
-        if run.axis:
-            values = np.ascontiguousarray(np.moveaxis(values, run.axis, 0))
+        with self._opened(question.get("dataset"), str(question.get("identity"))) as dataset:
+            room = self._find_room(dataset, run, question, count)
+            values = dataset.read(run, self._cache, room)
+        values = np.moveaxis(values, run.axis, 0) if run.axes else values[np.newaxis]
         if dataset.kind != "rows":
             return encode(values, dataset.kind)
         return [np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(count, -1)]
 
+    def _find_room(self, dataset: DataSet, run: Run, question: Mapping[str, Any], count: int) -> Array | None:
+        """Memory for a unit of an answer; nobody gets more than he says that he asks for, nor more than is good."""
+        kind, row_bytes = question.get("kind", "rows"), question.get("row_bytes", 0)
+        if kind != dataset.kind:
+            raise BadFrame(f"a question for {str(kind)[:20]!r} of {dataset.name}, which has {dataset.kind}")
+        n_bytes = dataset.measure(run)
+        if kind != "rows":
+            n_bytes = math.prod(run.counts) * RAGGED_BYTES
+        elif n_bytes != row_bytes * count:
+            raise InvalidInput(f"{count} rows of {dataset.name} have {n_bytes} bytes, not {count} times {row_bytes}")
+        if n_bytes > MOST_UNIT_BYTES:
+            raise TooLarge(
+                f"{count} rows of {dataset.name} in one unit, {n_bytes} bytes; a worker reads {MOST_UNIT_BYTES} at a"
+                " time: ask for fewer, or for a part of each"
+            )
+        if kind != "rows":
+            return None
+        dtype = dataset.row_dtype(run.fields)
+        room = self._make_room(np.dtype(np.uint8), (n_bytes,))
+        if has_gaps(dtype):  # nothing is written there, and what stood there is nobody's business
+            room[...] = 0
+        base, shape = dtype.subdtype or (dtype, ())
+        return room.view(base).reshape((*run.counts, *shape))
+
     def digest(self, question: Mapping[str, Any], first: int, count: int) -> list[Array]:
-        """SHA-256 of the slabs [first, first + count) of a dataset, (count, 32) uint8."""
-        file, dataset = self._open(question.get("dataset"), question.get("identity"))
-        digests = np.empty((count, 32), np.uint8)
-        for nth in range(count):
-            digests[nth] = np.frombuffer(digest_slab(dataset, self._cache, first + nth), np.uint8)
-        if not file.is_unchanged():
-            raise DatasetError(f"{file.path} was changed while it was read")
+        """SHA-256 of the slabs [first, first + count) of a dataset, (count, 32) uint8; raises as `read` does."""
+        with self._opened(question.get("dataset"), str(question.get("identity"))) as dataset:
+            n = count_slabs(dataset.shape, dataset.dtype.itemsize)
+            if first + count > n:
+                raise InvalidInput(f"checksums {first} to {first + count} of {dataset.name}, which has {n}")
+            digests = np.empty((count, 32), np.uint8)
+            for nth in range(count):
+                digests[nth] = np.frombuffer(digest_slab(dataset, self._cache, first + nth), np.uint8)
         return [digests]
 
     def check(self, name: str, identity: str) -> None:
         """`DatasetError` where the file of a dataset is not, or no longer, the one that the caller means."""
-        self._open(name, identity)
+        with self._opened(name, identity):
+            pass
 
     def find_path(self, name: str) -> str:
         """Where a declared dataset is: ``/path/file.h5:/name/within``."""
@@ -116,8 +137,8 @@ class Library:
 
     def measure(self, name: str, identity: str, columns: Sequence[str] = ()) -> Table:
         """How many rows of numbers a dataset has, and how wide; see `tables.measure_table`."""
-        _, dataset = self._open(name, identity)
-        return measure_table(dataset, name, columns)
+        with self._opened(name, identity) as dataset:
+            return measure_table(dataset, name, columns)
 
     def read_rows(self, name: str, identity: str, start: int, stop: int, columns: Sequence[str] = ()) -> FloatArray:
         """Rows [start, stop) as numbers, (stop - start, d) float64; of a compound dataset the fields ``columns``.
@@ -129,50 +150,70 @@ class Library:
         DatasetError
             Where the file cannot be read, or is not the one that the caller means.
         """
-        file, dataset = self._open(name, identity)
-        values = read_table(dataset, name, columns, start, stop, self._cache)
-        if not file.is_unchanged():
-            raise DatasetError(f"{file.path} was changed while it was read")
-        return values
+        with self._opened(name, identity) as dataset:
+            return read_table(dataset, name, columns, start, stop, self._cache)
 
-    def _describe(self, declared: Dataset) -> dict[str, Any]:
-        file, dataset = self._find(declared)
-        return {
-            **_declare(declared),
-            **dataset.describe(),
-            "identity": file.identity,
-            "item_bytes": dataset.dtype.itemsize,
-            "is_compressed": dataset.is_compressed,
-        }
+    def _describe(self, name: str) -> dict[str, Any]:
+        with self._opened(name) as dataset:
+            return {
+                **_declare(self._declared(name)),
+                **dataset.describe(),
+                "identity": dataset.identity,
+                "item_bytes": dataset.dtype.itemsize,
+                "is_compressed": dataset.is_compressed,
+            }
 
     def _declared(self, name: Any) -> Dataset:
         if not isinstance(name, str) or name not in self._datasets:
             there = ", ".join(self._datasets) or "none"
-            raise InvalidInput(f"there is no dataset {name!r}; there are: {there}")
+            raise InvalidInput(f"there is no dataset {str(name)[:200]!r}; there are: {there}")
         return self._datasets[name]
 
-    def _open(self, name: Any, identity: Any) -> tuple[DataFile, DataSet]:
-        """The dataset of this name, in the file that the caller means."""
-        file, dataset = self._find(self._declared(name))
-        if identity != file.identity:
-            raise DatasetError(f"{file.path} was replaced or changed since dataset {name!r} was opened; open it again")
-        return file, dataset
+    @contextlib.contextmanager
+    def _opened(self, name: Any, identity: str | None = None) -> Iterator[DataSet]:
+        """The dataset of this name, while something is done with it; ``identity`` is that of the file that is meant.
 
-    def _find(self, declared: Dataset) -> tuple[DataFile, DataSet]:
-        path, inside = split_path(declared.path)
-        file = self._files.get(path)
+        Raises
+        ------
+        InvalidInput
+            Where there is no such dataset.
+        DatasetError
+            Where it cannot be opened, is not the one that is meant, or was changed meanwhile.
+        """
+        path, inside = split_path(self._declared(name).path)
+        try:
+            file = self._find_file(path)
+            dataset = file.find(inside)
+        except DatasetError as error:
+            raise DatasetError(f"dataset {name!r}: {error}") from None
+        if identity is not None and identity != dataset.identity:
+            raise DatasetError(f"{path} was replaced or changed since dataset {name!r} was opened; open it again")
+        try:
+            yield dataset
+        except DatasetError as error:
+            if file.is_unchanged():
+                raise DatasetError(f"dataset {name!r}: {error}") from None
+        else:
+            if file.is_unchanged():
+                return
+        self._drop(path)
+        raise DatasetError(f"dataset {name!r}: {path} was changed while it was read; open it again")
+
+    def _find_file(self, path: str) -> DataFile:
+        """The open file; every now and then it is looked whether the path still leads to it."""
         now = self._clock()
-        if file is not None and now >= self._looked[path] + LOOK_SECONDS and not file.is_current():
-            del self._files[path]  # the path may lead nowhere for a while, and then back to the same file
-            file.close()
-            file = None
-            self._cache = ChunkCache()
-        if file is None:
-            file = self._files[path] = DataFile(path, self._allowed)
+        if path in self._files and now >= self._looked[path] + LOOK_SECONDS:
             self._looked[path] = now
-        elif now >= self._looked[path] + LOOK_SECONDS:
+            if not self._files[path].is_current():
+                self._drop(path)
+        if path not in self._files:
+            self._files[path] = DataFile(path, self._allowed)
             self._looked[path] = now
-        return file, file.find(inside)
+        return self._files[path]
+
+    def _drop(self, path: str) -> None:
+        self._files.pop(path).close()
+        self._cache = ChunkCache()
 
 
 def _declare(dataset: Dataset) -> dict[str, Any]:
@@ -196,53 +237,62 @@ def count_slab_rows(shape: Sequence[int], item_bytes: int) -> int:
     return max(1, SLAB_BYTES // max(row_bytes, 1))
 
 
-def count_slabs(shape: Sequence[int], item_bytes: int) -> int:
-    """Slabs of a dataset of this shape."""
+def count_slabs(shape: Sequence[int] | None, item_bytes: int) -> int:
+    """Slabs of a dataset of this shape; `InvalidInput` where it has a type but no elements."""
+    if shape is None:
+        raise InvalidInput("a dataset that is empty has no checksum")
     return -(-shape[0] // count_slab_rows(shape, item_bytes)) if shape else 1
 
 
 def digest_slab(dataset: DataSet, cache: ChunkCache, slab: int) -> bytes:
     """SHA-256 of the bytes of one slab, as h5py returns its rows."""
-    shape = dataset.shape
-    if shape is None:
-        raise InvalidInput("a dataset that is empty has no checksum")
-    if not shape:
-        run = Run((), 0, None, False)
-    else:
-        rows = count_slab_rows(shape, dataset.dtype.itemsize)
-        if not 0 <= slab < count_slabs(shape, dataset.dtype.itemsize):
-            raise InvalidInput(f"slab {slab} of {count_slabs(shape, dataset.dtype.itemsize)}")
+    shape, item_bytes = dataset.shape or (), dataset.dtype.itemsize
+    axes: list[Span] = []
+    if shape:
+        rows = count_slab_rows(shape, item_bytes)
         first = slab * rows
-        spans = (Span(first, 1, min(rows, shape[0] - first)), *(Span(0, 1, n) for n in shape[1:]))
-        run = Run(spans, 0, None, False)
-    values = dataset.read(run, cache)
-    parts = encode(values, dataset.kind) if dataset.kind != "rows" else [np.ascontiguousarray(values)]
+        axes = [Span(first, 1, min(rows, shape[0] - first)), *(Span(0, 1, n) for n in shape[1:])]
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.reshape(-1).view(np.uint8).data)
+    for piece in _cut_slab(axes, item_bytes):
+        values = dataset.read(Run(tuple(piece), 0, None, False), cache)
+        parts = encode(values, dataset.kind) if dataset.kind != "rows" else [np.ascontiguousarray(values)]
+        for part in parts:
+            digest.update(part.reshape(-1).view(np.uint8).data)
     return digest.digest()
 
 
+def _cut_slab(axes: list[Span], item_bytes: int, at: int = 0) -> Iterator[list[Span]]:
+    """Pieces of a slab in the order of its bytes: one row may be larger than a worker's memory."""
+    inner = item_bytes * math.prod(axis.count for axis in axes[at + 1 :])
+    if at >= len(axes) or inner * axes[at].count <= LARGE_BYTES:
+        yield axes
+        return
+    step = max(1, LARGE_BYTES // inner)
+    for start in range(0, axes[at].count, step):
+        piece = axes[at].cut(start, min(step, axes[at].count - start))
+        yield from _cut_slab([*axes[:at], piece, *axes[at + 1 :]], item_bytes, at + 1)
+
+
 def combine_digests(shape: Sequence[int], dtype: Any, digests: Array) -> str:
-    """The checksum of a dataset: of its shape, its dtype (`hdf5.describe_dtype`) and the digests of its slabs."""
+    """The checksum of a dataset: of its shape, its dtype and the digests of its slabs."""
     head = json.dumps([list(shape), dtype])
     return "sha256:" + hashlib.sha256(head.encode() + digests.tobytes()).hexdigest()
 
 
-def compute_checksum(path: str, progress: Callable[[int, int], object] | None = None) -> str:
-    """The checksum of ``file.h5:/name/within``, computed here."""
+def compute_checksum(
+    path: str, progress: Callable[[int, int], object] | None = None, allowed: Sequence[str] = ()
+) -> str:
+    """The checksum of ``file.h5:/name/within``, computed here; ``allowed`` as in `DataFile`."""
     place, inside = split_path(path)
-    file = DataFile(place)
-    try:
+    with contextlib.closing(DataFile(place, allowed)) as file:
         dataset, cache = file.find(inside), ChunkCache(0)
-        if dataset.shape is None:
-            raise InvalidInput(f"{path} is empty, and has no checksum")
         n = count_slabs(dataset.shape, dataset.dtype.itemsize)
         digests = np.empty((n, 32), np.uint8)
         for slab in range(n):
             digests[slab] = np.frombuffer(digest_slab(dataset, cache, slab), np.uint8)
             if progress is not None:
                 progress(slab + 1, n)
+        if not file.is_unchanged():
+            raise DatasetError(f"{place} was changed while it was read")
+        assert dataset.shape is not None
         return combine_digests(dataset.shape, describe_dtype(dataset.dtype), digests)
-    finally:
-        file.close()

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from .chunk_cache import ChunkCache
+from .answers import take_first
 from .connection import Connection
-from .elements import decode, read_dtype
-from .errors import DatasetError, InvalidInput, TooLarge
+from .direct_data import DirectData
+from .elements import RAGGED_BYTES, decode, read_dtype
+from .errors import DatasetError, DemosError, InvalidInput, TooLarge
 from .future import BytesFuture, Future, RaggedFuture
-from .hdf5 import DataFile, DataSet, split_path
 from .hdf5_format import make_empty, read_attribute
 from .library import combine_digests, count_slabs
 from .messages import Array, Operation, to_json
 from .progress import show_progress
-from .runs import Run, to_question
-from .selection import Selection, arrange, cut, merge, read_selection
+from .runs import to_question
+from .selection import MOST_UNIT_BYTES, Selection, arrange, cut, merge, read_selection
 
 #: Bytes of a block, where nobody says how many rows it has.
 BLOCK_BYTES = 32 << 20
@@ -68,14 +70,13 @@ class RemoteDataset:
         shape = description["shape"]
         #: None where it is empty in the sense of HDF5: a type without elements.
         self.shape: tuple[int, ...] | None = None if shape is None else tuple(shape)
+        #: Of an element, of lists that of their items.
         self._item = read_dtype(description["dtype"])
         self.dtype = self._item if self._kind == "rows" else np.dtype(object)
         chunks = description["chunks"]
         self.chunks: tuple[int, ...] | None = None if chunks is None else tuple(chunks)
         self.filters: list[str] = description["filters"]
-        self._file: DataFile | None = None
-        self._here: DataSet | None = None
-        self._cache = ChunkCache()
+        self._here: DirectData | None = None
         if direct is not False:
             self._open_here(is_wanted=direct is True, workers=workers)
 
@@ -133,34 +134,37 @@ class RemoteDataset:
         called as rows come; ``timeout`` is in seconds.
         """
         if self.shape is None:
+            if key is not Ellipsis and key != () and key != (Ellipsis,):
+                raise InvalidInput(f"dataset {self.name!r} is empty, and has no part {key!r}; all of it is dataset[()]")
             return self._give(make_empty(self.dtype))
-        names = self._item.names if self._kind == "rows" else None
-        return self._start(read_selection(key, self.shape, names, self.name), out, timeout, progress)
+        return self._start(read_selection(key, self.shape, self._names, self.name), out, timeout, progress)
 
-    def read(self, keys: Sequence[Any], **options: Any) -> list[Any]:
+    def read(self, keys: Sequence[Any], *, timeout: float | None = None, progress: Progress | None = None) -> list[Any]:
         """``[dataset[key] for key in keys]``, asked for at once: in one request where only their rows differ."""
         if self.shape is None:
             return [self[key] for key in keys]
-        names = self._item.names if self._kind == "rows" else None
-        selections = [read_selection(key, self.shape, names, self.name) for key in keys]
+        selections = [read_selection(key, self.shape, self._names, self.name) for key in keys]
         merged = merge(selections)
         if merged is None:
-            futures = [self._start(selection, None, options.get("timeout"), None) for selection in selections]
+            futures = [self._start(selection, None, timeout, progress) for selection in selections]
             return [future.result() for future in futures]
-        rows = self._start(merged, None, options.get("timeout"), options.get("progress")).result()
+        rows = self._start(merged, None, timeout, progress).result()
         ends = np.cumsum([selection.shape[0] for selection in selections])
         return [part.copy() for part in np.split(rows, ends[:-1])]
 
-    def read_direct(self, dest: Array, source_sel: Any = (), dest_sel: Any = ()) -> None:
+    def read_direct(self, dest: Array, source_sel: Any = None, dest_sel: Any = None) -> None:
         """Reads ``self[source_sel]`` into ``dest[dest_sel]``, without a copy where that is C-contiguous."""
-        target = dest[dest_sel] if dest_sel != () else dest
-        if not np.shares_memory(target, dest) and dest.size:
+        if not isinstance(dest, np.ndarray):
+            raise InvalidInput(f"dest is {type(dest).__name__}; an array is needed, to be written to")
+        into = () if dest_sel is None else dest_sel if isinstance(dest_sel, tuple) else (dest_sel,)
+        # With the dots a single element is an array as well, which can be written to.
+        target = dest[into if any(key is Ellipsis for key in into) else (*into, ...)]
+        if target.size and not np.may_share_memory(target, dest):
             raise InvalidInput("dest_sel has to be of slices and numbers, so that it can be written to")
-        key = ... if source_sel == () else source_sel
-        if target.flags.c_contiguous and target.dtype == self.dtype and isinstance(target, np.ndarray):
-            self.submit(key, out=target).result()
-        else:
-            target[...] = self[key]
+        future = self.submit(... if source_sel is None else source_sel, out=target if self._fits(target) else None)
+        values = future.result()
+        if values is not target:
+            target[...] = values
 
     def blocks(self, rows: int | None = None, *, progress: bool = False) -> Iterator[Array]:
         """The dataset in blocks of so many rows, one after the other; the next ones are on their way meanwhile.
@@ -172,18 +176,28 @@ class RemoteDataset:
             row_bytes = max(self.nbytes // max(n, 1), 1)
             whole = self.chunks[0] if self.chunks else 1
             rows = max(whole, BLOCK_BYTES // row_bytes // whole * whole)
-        if not isinstance(rows, int) or rows < 1:
+        if isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 1:
             raise InvalidInput(f"rows is {rows!r}; a block has 1 or more")
+        return self._give_blocks(n, int(rows), progress)
+
+    def _give_blocks(self, n: int, rows: int, progress: bool) -> Iterator[Array]:
         starts = iter(range(0, n, rows))
+        waiting: deque[Future] = deque()
         done = 0
         with show_progress(self.name, is_wanted=progress) as tell:
-            waiting = [self.submit(slice(start, start + rows)) for _, start in zip(range(AHEAD), starts, strict=False)]
-            while waiting:
-                block = waiting.pop(0).result()
-                waiting += [self.submit(slice(start, start + rows)) for _, start in zip(range(1), starts, strict=False)]
-                done += len(block)
-                tell(done, n)
-                yield block
+            try:
+                while True:
+                    for start in islice(starts, (1 if self.is_direct else AHEAD) - len(waiting)):
+                        waiting.append(self.submit(slice(start, start + rows)))
+                    if not waiting:
+                        return
+                    block = waiting.popleft().result()
+                    done += len(block)
+                    tell(done, n)
+                    yield block
+            finally:  # of those nobody wants any more
+                for future in waiting:
+                    future.cancel()
 
     def __iter__(self) -> Iterator[Any]:
         """Row by row, as h5py does; `blocks` is faster."""
@@ -218,7 +232,7 @@ class RemoteDataset:
             question = to_json({"dataset": self.name, "identity": self._identity, "row_bytes": 32})
             arrays = [question, np.arange(n + 1)]
             future = self._connection.start(
-                Operation.DIGEST, arrays, n, n, ((32,),), _first, model=self._model, out=[digests], make=BytesFuture
+                Operation.DIGEST, arrays, n, n, ((32,),), take_first, model=self._model, out=[digests], make=BytesFuture
             )
             future.progress = progress
             future.result()
@@ -229,11 +243,21 @@ class RemoteDataset:
 
     # ---- behind all of them ---------------------------------------------------------------------------------
 
-    def _give(self, value: Any) -> Future:
+    @property
+    def _names(self) -> tuple[str, ...] | None:
+        """Fields that may be chosen."""
+        return self._item.names if self._kind == "rows" else None
+
+    def _give(self, value: Any, error: DemosError | None = None) -> Future:
         """A future that is done."""
         future = Future(self._connection, 0, 0.0, 0, (), lambda arrays: value)
-        future.settle()
+        future.settle(error)
         return future
+
+    def _fits(self, target: Array) -> bool:
+        """Whether an answer can be received in this very array."""
+        flags = target.flags
+        return flags.c_contiguous and flags.writeable and self.shape is not None and target.dtype == self.dtype.base
 
     def _row_dtype(self, selection: Selection) -> np.dtype[Any]:
         if selection.fields is None or self._kind != "rows":
@@ -246,18 +270,19 @@ class RemoteDataset:
         assert self.shape is not None
         dtype = self._row_dtype(selection)
         shown = dtype[0] if selection.is_one_field else dtype
+        shape = (*selection.shape, *shown.shape)
         if out is not None and (
-            not isinstance(out, np.ndarray) or out.shape != selection.shape or out.dtype != shown
+            not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != shown.base
             or not out.flags.c_contiguous or not out.flags.writeable
         ):  # fmt: skip
             got = f"shape {out.shape}, dtype {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
             raise InvalidInput(
-                f"out is {got}; {self.name} needs a C-contiguous, writable {shown} of shape {selection.shape}"
+                f"out is {got}; {self.name} needs a C-contiguous, writable {shown.base} of shape {shape}"
             )
         if selection.size == 0:
-            return self._give(np.empty(selection.shape, shown) if out is None else out)
+            return self._give(np.empty(shape, shown.base) if out is None else out)
         if self._here is not None:
-            return self._give(self._read_here(selection, dtype, out))
+            return self._read_here(selection, dtype, out, progress)
         return self._ask(selection, dtype, out, timeout, progress)
 
     def _ask(
@@ -269,34 +294,39 @@ class RemoteDataset:
         progress: Progress | None,
     ) -> Future:
         assert self.shape is not None
+        is_ragged = self._kind != "rows"
         file_bytes = int(self._described["item_bytes"])
-        axis, bounds = cut(selection, self.shape, self.chunks, dtype.itemsize, file_bytes)
+        item_bytes = RAGGED_BYTES if is_ragged else dtype.itemsize
+        axis, bounds = cut(selection, self.shape, self.chunks, item_bytes, file_bytes)
         question, lists = to_question(selection, axis)
         counts = list(selection.counts)
         n_rows = counts.pop(axis) if counts else 1
-        row_bytes = dtype.itemsize * math.prod(counts)
-        question |= {
-            "dataset": self.name, "identity": self._identity, "kind": self._kind, "row_bytes": row_bytes,
-        }  # fmt: skip
-        if n_rows * row_bytes > self._max_bytes:
+        row_bytes = item_bytes * math.prod(counts)
+        question |= {"dataset": self.name, "identity": self._identity, "kind": self._kind}
+        if not is_ragged:
+            question["row_bytes"] = row_bytes
+        if row_bytes > MOST_UNIT_BYTES or n_rows * row_bytes > self._max_bytes:
+            most = min(MOST_UNIT_BYTES, self._max_bytes) if row_bytes > MOST_UNIT_BYTES else self._max_bytes
             raise TooLarge(
-                f"an answer of {n_rows * row_bytes} bytes; this server takes {self._max_bytes}: use blocks()"
+                f"{self.name}: {n_rows} rows of {row_bytes} bytes; this server sends {most} at a time: ask for parts,"
+                " as blocks() does"
             )
         arrays = [to_json(question), bounds, *lists]
         outs = None
         widths: tuple[tuple[int, ...], ...] = ((row_bytes,),)
         make: type[Future] = BytesFuture
-        if self._kind != "rows":
+        if is_ragged:
             widths, make = (tuple(counts),), RaggedFuture
         else:
-            outs = [self._make_room(selection, dtype, axis, out, n_rows, row_bytes)]
+            outs = [self._make_room(selection, axis, out, n_rows, row_bytes)]
 
         def finish(answers: list[Array]) -> Any:
-            if self._kind == "rows":
-                values = answers[0].reshape(-1).view(dtype).reshape(n_rows, *counts)
-            else:
+            if is_ragged:
                 values = decode(answers[0], answers[1:], self._kind, self._item)
-            return arrange(values, selection, axis, out)
+            else:
+                values = answers[0].reshape(-1).view(dtype.base)
+            values = values.reshape((*((n_rows, *counts) if selection.axes else ()), *dtype.shape))
+            return arrange(np.moveaxis(values, 0, axis) if axis else values, selection, out)
 
         future = self._connection.start(
             Operation.DATASET, arrays, n_rows, n_rows, widths, finish,
@@ -305,9 +335,7 @@ class RemoteDataset:
         future.progress = progress
         return future
 
-    def _make_room(
-        self, selection: Selection, dtype: np.dtype[Any], axis: int, out: Array | None, n_rows: int, row_bytes: int
-    ) -> Array:
+    def _make_room(self, selection: Selection, axis: int, out: Array | None, n_rows: int, row_bytes: int) -> Array:
         """Where the bytes are received: in ``out`` itself, where they come in its order."""
         if out is not None and axis == 0 and selection.order is None:
             return out.reshape(-1).view(np.uint8).reshape(n_rows, row_bytes)
@@ -321,42 +349,30 @@ class RemoteDataset:
     def _open_here(self, *, is_wanted: bool, workers: int) -> None:
         if not is_wanted and self._described["is_compressed"] and workers > 1:
             return  # several inflate faster than one
-        path, inside = split_path(self.path)
         try:
-            file = DataFile(path)
+            self._here = DirectData(self.path, self._identity)
         except DatasetError as error:
             if is_wanted:
                 raise DatasetError(f"dataset {self.name!r} cannot be read directly: {error}") from None
-            return
-        if file.identity != self._identity:
-            file.close()
-            if is_wanted:
-                raise DatasetError(f"{path} is not the file here that it is at the server: read it without direct=True")
-            return
-        try:
-            self._here = file.find(inside)
-        except DatasetError:
-            file.close()
-            if is_wanted:
-                raise
-            return
-        self._file = file
 
     def close(self) -> None:
-        """Closes the file, where it is read directly."""
-        if self._file is not None:
-            self._file.close()
-            self._file = self._here = None
+        """Closes the file, where it is read directly; from then on it is read by the workers."""
+        if self._here is not None:
+            self._here.close()
+            self._here = None
 
-    def _read_here(self, selection: Selection, dtype: np.dtype[Any], out: Array | None) -> Any:
+    def _read_here(
+        self, selection: Selection, dtype: np.dtype[Any], out: Array | None, progress: Progress | None
+    ) -> Future:
+        """As if it had been asked for: what goes wrong is the future's."""
         assert self._here is not None
-        assert self._file is not None
-        run = Run(selection.axes, selection.list_axis or 0, selection.fields, selection.is_flat)
-        in_place = out is not None and out.dtype == dtype and selection.order is None
-        values = self._here.read(run, self._cache, out.reshape(run.counts) if in_place and out is not None else None)
-        if not self._file.is_unchanged():
-            raise DatasetError(f"{self._file.path} was changed while it was read; open the dataset again")
-        return out if in_place else arrange(values, selection, 0, out)
+        try:
+            value = self._here.read(selection, dtype, out)
+        except DatasetError as error:
+            return self._give(None, DatasetError(f"dataset {self.name!r}: {error}"))
+        if progress is not None:
+            progress(selection.size, selection.size)
+        return self._give(value)
 
 
 class AsStrings:
@@ -377,7 +393,3 @@ class AsStrings:
 
     def __len__(self) -> int:
         return len(self._dataset)
-
-
-def _first(answers: list[Array]) -> Array:
-    return answers[0]

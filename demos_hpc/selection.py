@@ -8,8 +8,10 @@ that is possible, so that no chunk is inflated twice.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +21,15 @@ from .errors import InvalidInput
 
 IndexArray = npt.NDArray[np.int64]
 #: Bytes of an answer that one unit should have, and of what it makes a worker read.
-UNIT_BYTES = 4 << 20
+UNIT_BYTES = 1 << 20
 READ_BYTES = 8 << 20
+#: Bytes of an answer beyond which a unit is cut within chunks, and beyond which a worker does not compute it.
+LARGE_BYTES = 64 << 20
+MOST_UNIT_BYTES = 256 << 20
+#: Indices of a list that go with every unit, where another axis is better to cut.
+MOST_LISTED = 4096
+#: Rows that several selections may have for them to become one list.
+MOST_MERGED = 1 << 20
 
 
 class Span(NamedTuple):
@@ -33,10 +42,6 @@ class Span(NamedTuple):
     def cut(self, first: int, count: int) -> Span:
         """``count`` of them, from the one numbered ``first``."""
         return Span(self.start + first * self.step, self.step, count)
-
-    @property
-    def slice(self) -> slice:
-        return slice(self.start, self.start + self.step * (self.count - 1) + 1 if self.count else self.start, self.step)
 
 
 Axis = Span | IndexArray
@@ -74,12 +79,17 @@ class Selection:
     @property
     def list_axis(self) -> int | None:
         """The axis that has a list of indices, if any."""
-        return next((j for j, axis in enumerate(self.axes) if not isinstance(axis, Span)), None)
+        return find_list_axis(self.axes)
 
 
 def count_of(axis: Axis) -> int:
     """How many indices an axis contributes."""
     return axis.count if isinstance(axis, Span) else len(axis)
+
+
+def find_list_axis(axes: Sequence[Axis]) -> int | None:
+    """The axis that has a list of indices, if any."""
+    return next((j for j, axis in enumerate(axes) if not isinstance(axis, Span)), None)
 
 
 # ---- what stands between the brackets ---------------------------------------------------------------------------
@@ -108,9 +118,10 @@ def read_selection(key: Any, shape: Sequence[int], names: Sequence[str] | None, 
     masks = [k for k in keys if isinstance(k, np.ndarray) and k.dtype == bool and k.ndim != 1]
     if masks:
         return _read_mask(masks[0], len(keys), tuple(shape), fields, is_one_field, what)
-    if sum(k is Ellipsis for k in keys) > 1:
+    n_dots = sum(k is Ellipsis for k in keys)
+    if n_dots > 1:
         raise InvalidInput(f"{what}: '...' stands for all axes that are not given, so only once")
-    given = sum(k is not Ellipsis for k in keys)
+    given = len(keys) - n_dots
     if given > len(shape):
         raise InvalidInput(f"{what}: {given} indices for a dataset of shape {tuple(shape)}")
     at = next((nth for nth, k in enumerate(keys) if k is Ellipsis), len(keys))
@@ -124,15 +135,15 @@ def read_selection(key: Any, shape: Sequence[int], names: Sequence[str] | None, 
         if isinstance(k, slice):
             axis: Axis = _read_slice(k, length, place)
             counts.append(count_of(axis))
-        elif isinstance(k, int | np.integer) and not isinstance(k, bool):
-            axis = Span(_read_index(int(k), length, place), 1, 1)
+        elif (index := _as_index(k)) is not None:
+            axis = Span(_read_index(index, length, place), 1, 1)
         else:
-            if any(not isinstance(a, Span) for a in axes):
+            if find_list_axis(axes) is not None:
                 raise InvalidInput(f"{what}: two lists; one axis may have a list, the others slices and numbers")
             axis, order = _read_list(k, length, place)
             counts.append(len(axis) if order is None else len(order))
         axes.append(axis)
-    return Selection(tuple(axes), tuple(counts), fields, is_one_field, order=order, is_array=key is Ellipsis)
+    return Selection(tuple(axes), tuple(counts), fields, is_one_field, order=order, is_array=bool(n_dots) and not shape)
 
 
 def _take_fields(
@@ -152,6 +163,16 @@ def _take_fields(
     if unknown := [word for word in words if word not in names]:
         raise InvalidInput(f"{what}: no field {', '.join(map(repr, unknown))}; there are {', '.join(names)}")
     return rest, tuple(dict.fromkeys(words)), len(words) == 1 and not lists
+
+
+def _as_index(key: Any) -> int | None:
+    """A single index; None where it is something else."""
+    if isinstance(key, bool | np.bool_) or (isinstance(key, np.ndarray) and key.ndim):
+        return None
+    try:
+        return operator.index(key)
+    except TypeError:
+        return None
 
 
 def _read_slice(key: slice, length: int, place: str) -> Span:
@@ -174,24 +195,25 @@ def _read_list(key: Any, length: int, place: str) -> tuple[IndexArray, IndexArra
     """Increasing indices, and the order in which they were asked for where that is another."""
     try:
         array = np.asarray(key)
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         array = np.empty((), object)
-    if array.size == 0 and array.ndim == 1:
+    if array.ndim == 1 and not len(array) and array.dtype != bool:
         return np.empty(0, np.int64), None
     if array.ndim != 1 or array.dtype.kind not in "iub":
-        raise InvalidInput(f"{place}: {key!r} is no index; give a slice, an integer, a list of them or a mask")
+        found = repr(key) if len(repr(key)) < 100 else f"an array of shape {array.shape} and dtype {array.dtype}"
+        raise InvalidInput(f"{place}: {found} is no index; give a slice, an integer, a list of them or a mask")
     if array.dtype == bool:
         if len(array) != length:
             raise InvalidInput(f"{place}: a mask of {len(array)} for {length}")
         return np.flatnonzero(array).astype(np.int64, copy=False), None
-    if array.dtype.kind == "u" and array.max() >= 2**63:
-        raise InvalidInput(f"{place}: index {array.max()} is out of range, the axis has length {length}")
-    indices = array.astype(np.int64, copy=False)
-    if indices.min() < -length or indices.max() >= length:
-        bad = indices[(indices < -length) | (indices >= length)][0]
+    least, most = int(array.min()), int(array.max())
+    if least < -length or most >= length:
+        bad = least if least < -length else most
         raise InvalidInput(f"{place}: index {bad} is out of range, the axis has length {length}")
-    indices = np.where(indices < 0, indices + length, indices)
-    if (np.diff(indices) > 0).all():
+    indices = array.astype(np.int64, copy=False)
+    if least < 0:
+        indices = np.where(indices < 0, indices + length, indices)
+    if (indices[1:] > indices[:-1]).all():
         return indices, None
     unique, order = np.unique(indices, return_inverse=True)
     return unique, order.astype(np.int64, copy=False)
@@ -202,8 +224,6 @@ def _read_mask(
 ) -> Selection:
     if n_keys > 1 or mask.shape != shape:
         raise InvalidInput(f"{what}: a mask of shape {mask.shape} for a dataset of shape {shape}; it stands alone")
-    if not shape:
-        mask = mask.reshape(1)
     indices = np.flatnonzero(mask).astype(np.int64, copy=False)
     return Selection((indices,), (len(indices),), fields, is_one_field, is_flat=True)
 
@@ -224,62 +244,88 @@ def cut(
     """Cuts a selection into units of about `UNIT_BYTES`, at the boundaries of HDF5 chunks.
 
     ``item_bytes`` is what an element takes in the answer, ``file_bytes`` in the dataset. The rows of the answer are
-    counted along the axis that is cut.
+    counted along the axis that is cut. Only where whole chunks make more than `LARGE_BYTES` are they cut as well.
     """
-    if not selection.axes:
-        return Cut(0, np.array([0, 1]))
-    counts = selection.counts
+    if not selection.axes or not selection.size:
+        return Cut(0, np.array([0, 1] if not selection.axes else [0]))
+    counts, axes = selection.counts, selection.axes
+    stored = tuple(chunks) if chunks else imagine_chunks(shape, file_bytes, UNIT_BYTES)
+    chunk_bytes = file_bytes * math.prod(stored) if chunks else 0
     if selection.is_flat:
-        length = math.prod(chunks) if chunks else max(1, UNIT_BYTES // file_bytes)
-        return Cut(0, _cut_list(selection.axes[0], length, item_bytes, length * file_bytes))
-    stored = tuple(chunks) if chunks else _imagine_chunks(shape, file_bytes)
-    axis = selection.list_axis
-    if axis is None:
-        spans = [_count_chunks(a, c) for a, c in zip(selection.axes, stored, strict=True)]
-        axis = spans.index(max(spans))
-    row_bytes = item_bytes * math.prod(counts) // max(counts[axis], 1)
-    along = selection.axes[axis]
-    if not isinstance(along, Span):
-        touched = file_bytes * stored[axis] * math.prod(n for j, n in enumerate(counts) if j != axis)
-        return Cut(axis, _cut_list(along, stored[axis], row_bytes, touched if chunks else 0))
-    return Cut(axis, _cut_span(along, stored[axis], row_bytes))
+        indices = axes[0]
+        assert not isinstance(indices, Span)
+        # Chunks that lie beside one another hold as many whole rows of the dataset.
+        layer = stored[0] * math.prod(shape[1:]) if chunks and shape else max(1, UNIT_BYTES // max(file_bytes, 1))
+        beside = math.prod(-(-n // length) for n, length in zip(shape[1:], stored[1:], strict=False))
+        return Cut(0, _limit(_cut_list(indices, layer, item_bytes, chunk_bytes, beside), item_bytes))
+    touched = [_count_chunks(axis, length) for axis, length in zip(axes, stored, strict=True)]
+    axis = touched.index(max(touched))
+    listed = selection.list_axis
+    if listed is not None and (touched[listed] == touched[axis] or counts[listed] > MOST_LISTED):
+        axis = listed
+    row_bytes = item_bytes * (math.prod(counts) // counts[axis])
+    layer_bytes = chunk_bytes * math.prod(n for j, n in enumerate(touched) if j != axis)
+    along = axes[axis]
+    if isinstance(along, Span):
+        bounds = _cut_span(along, stored[axis], row_bytes, layer_bytes)
+    else:
+        bounds = _cut_list(along, stored[axis], row_bytes, layer_bytes, 1)
+    return Cut(axis, _limit(bounds, row_bytes))
 
 
-def _imagine_chunks(shape: Sequence[int], item_bytes: int) -> tuple[int, ...]:
-    """What is stored in one run may be cut anywhere along its first axis."""
-    row_bytes = item_bytes * math.prod(shape[1:])
-    return (max(1, UNIT_BYTES // max(row_bytes, 1)), *shape[1:])
+def imagine_chunks(shape: Sequence[int], item_bytes: int, n_bytes: int) -> tuple[int, ...]:
+    """What is stored in one run may be cut anywhere: runs of about so many bytes."""
+    room, lengths = max(1, n_bytes // max(item_bytes, 1)), []
+    for length in reversed(shape):
+        lengths.append(max(1, min(length, room)))
+        room = max(1, room // lengths[-1])
+    return tuple(reversed(lengths))
 
 
 def _count_chunks(axis: Axis, length: int) -> int:
-    assert isinstance(axis, Span)
-    if not axis.count or not length:
-        return 0
+    """Chunks of ``length`` that an axis takes something of."""
+    if not isinstance(axis, Span):
+        return 1 + int(np.count_nonzero(np.diff(axis // length)))
+    if axis.step >= length:
+        return axis.count
     return (axis.start + axis.step * (axis.count - 1)) // length - axis.start // length + 1
 
 
-def _cut_span(span: Span, length: int, row_bytes: int) -> IndexArray:
-    """Units of as many whole chunks as make `UNIT_BYTES`."""
-    if not span.count:
-        return np.zeros(1, np.int64)
+def _cut_span(span: Span, length: int, row_bytes: int, layer_bytes: int) -> IndexArray:
+    """Units of as many whole chunks as make `UNIT_BYTES`, or are `READ_BYTES`; chunks side by side are a layer."""
     rows_in_chunk = max(1, length // span.step)
-    step = length * max(1, UNIT_BYTES // max(row_bytes * rows_in_chunk, 1))
+    n_chunks = max(1, min(UNIT_BYTES // max(row_bytes * rows_in_chunk, 1), READ_BYTES // max(layer_bytes, 1)))
+    if span.step >= length:
+        return np.append(np.arange(0, span.count, n_chunks, dtype=np.int64), span.count)
+    step = length * n_chunks
     last = span.start + span.step * (span.count - 1)
     edges = np.arange(span.start // step + 1, last // step + 1, dtype=np.int64) * step
     inner = -(-(edges - span.start) // span.step)
     return np.unique(np.concatenate([[0], inner, [span.count]]))
 
 
-def _cut_list(indices: Axis, length: int, row_bytes: int, chunk_bytes: int) -> IndexArray:
-    """Units that make a worker read about `READ_BYTES`, and answer `UNIT_BYTES`."""
-    assert not isinstance(indices, Span)
-    n = len(indices)
-    if not n:
-        return np.zeros(1, np.int64)
-    is_new = np.concatenate([[True], np.diff(indices // max(length, 1)) != 0])
-    read, answered = np.cumsum(is_new * chunk_bytes), np.arange(n) * row_bytes
-    units = np.maximum(read // READ_BYTES, 0) + answered // UNIT_BYTES
-    return np.concatenate([np.flatnonzero(np.concatenate([[True], np.diff(units) != 0])), [n]]).astype(np.int64)
+def _cut_list(indices: IndexArray, length: int, row_bytes: int, chunk_bytes: int, beside: int) -> IndexArray:
+    """Units that make a worker read about `READ_BYTES`, or answer `UNIT_BYTES`; ``beside`` chunks are a layer."""
+    starts = _find_starts(indices // length)
+    counts = np.diff(starts, append=len(indices))
+    read = np.minimum(counts, beside) * min(chunk_bytes / READ_BYTES, 1.0)
+    cost = np.maximum(counts * (row_bytes / UNIT_BYTES), read)
+    before = np.cumsum(cost) - cost
+    return np.append(starts[_find_starts(np.floor(before + 1e-9))], len(indices))
+
+
+def _find_starts(values: npt.NDArray[Any]) -> IndexArray:
+    """Where runs of equal values begin."""
+    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])).astype(np.int64, copy=False)
+
+
+def _limit(bounds: IndexArray, row_bytes: int) -> IndexArray:
+    """The same units, those of more than `LARGE_BYTES` cut."""
+    most = max(1, LARGE_BYTES // max(row_bytes, 1))
+    if (np.diff(bounds) <= most).all():
+        return bounds
+    pieces = [np.arange(start, stop, most, dtype=np.int64) for start, stop in pairwise(bounds.tolist())]
+    return np.append(np.concatenate(pieces), bounds[-1])
 
 
 # ---- several at once, and put together again --------------------------------------------------------------------
@@ -287,20 +333,17 @@ def _cut_list(indices: Axis, length: int, row_bytes: int, chunk_bytes: int) -> I
 
 def merge(selections: Sequence[Selection]) -> Selection | None:
     """Selections that differ in their rows only, as one that has all their rows, one behind the other."""
-    if len(selections) < 2 or any(not s.axes or s.is_flat or len(s.shape) < 1 for s in selections):
+    if len(selections) < 2 or any(not s.axes or s.is_flat or not s.shape for s in selections):
         return None
     first = selections[0]
     rest, fields = first.axes[1:], (first.fields, first.is_one_field)
-    if any(not isinstance(axis, Span) for axis in rest):
+    if find_list_axis(rest) is not None or sum(s.shape[0] for s in selections) > MOST_MERGED:
         return None
-    for other in selections:
-        is_alike = (other.fields, other.is_one_field) == fields and len(other.shape) == len(first.shape)
-        if not is_alike or any(not isinstance(a, Span) or a != b for a, b in zip(other.axes[1:], rest, strict=True)):
-            return None
-        if other.shape[1:] != first.shape[1:]:
-            return None
     parts = []
     for s in selections:
+        is_alike = (s.fields, s.is_one_field) == fields and s.shape[1:] == first.shape[1:]
+        if not is_alike or find_list_axis(s.axes[1:]) is not None or s.axes[1:] != rest:
+            return None
         along = s.axes[0]
         if isinstance(along, Span):
             rows = along.start + along.step * np.arange(along.count, dtype=np.int64)
@@ -313,20 +356,21 @@ def merge(selections: Sequence[Selection]) -> Selection | None:
     return Selection((rows, *rest), (len(order), *first.shape[1:]), *fields, order=order.astype(np.int64, copy=False))
 
 
-def arrange(values: Any, selection: Selection, axis: int, out: Any) -> Any:
-    """Rows along ``axis`` as the caller wants them: in order, without the axes that one index took away."""
-    if axis:
-        values = np.moveaxis(values, 0, axis)
+def arrange(values: Any, selection: Selection, out: Any) -> Any:
+    """What was read as the caller wants it: in order, without the axes that one index took away, in ``out`` if given.
+
+    ``values`` has an axis for each of the selection's, and further ones where its elements are arrays.
+    """
     if selection.order is not None:
         values = np.take(values, selection.order, axis=selection.list_axis)
     if selection.is_one_field:
         (name,) = selection.fields or ()
         values = values[name]
-    values = values.reshape(selection.shape)
+    values = values.reshape((*selection.shape, *values.shape[len(selection.axes) :]))
     if out is not None:
-        if not np.shares_memory(out, values):
+        if not np.may_share_memory(out, values):
             out[...] = values
         return out
-    if not selection.shape:
+    if not values.shape:
         return values if selection.is_array else values[()]
     return np.ascontiguousarray(values)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .chunk_cache import ChunkCache
+from .datasets import DataSet
 from .errors import InvalidInput
-from .hdf5 import DataSet
 from .messages import FloatArray
 from .runs import Run
 from .selection import Span

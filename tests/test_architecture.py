@@ -23,12 +23,12 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "messages", "greetings", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads",
         "watchdog", "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates",
         "shared_files", "logs", "journal", "selection", "runs", "progress", "elements",
-        "chunk_cache", "reference", "host",
+        "sources", "chunk_cache", "reference", "host",
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model_paths", "model", "cost", "quadrature", "starter"),
     "3 brain": (
         "pool", "scheduler", "plan", "data_plan", "resident_plan", "served", "relay", "arguments", "differences", "future", "desk",
-        "adapters", "hdf5_format", "hdf5", "tables", "library", "segments", "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
+        "adapters", "hdf5_format", "datasets", "hdf5", "direct_data", "tables", "library", "segments", "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
         "answers",
     ),
     "4 transport": (

@@ -1,0 +1,62 @@
+"""A dataset that is served, read from the very file by the process that asks for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .chunk_cache import ChunkCache
+from .errors import DatasetError
+from .hdf5 import DataFile, split_path
+from .messages import Array
+from .runs import Run
+from .selection import Selection, arrange
+
+
+class DirectData:
+    """The dataset at ``path``, which is ``file.h5:/name/within``, if its identity is the one that the server has.
+
+    Raises
+    ------
+    DatasetError
+        Where it cannot be read, or is another one here.
+    """
+
+    def __init__(self, path: str, identity: str) -> None:
+        place, inside = split_path(path)
+        self._file = DataFile(place)
+        try:
+            self._dataset = self._file.find(inside)
+            if self._dataset.identity != identity:
+                raise DatasetError(
+                    f"{place} is not the file here that it is at the server: read it without direct=True"
+                )
+        except DatasetError:
+            self._file.close()
+            raise
+        self._cache = ChunkCache()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read(self, selection: Selection, dtype: np.dtype[Any], out: Array | None) -> Any:
+        """What is selected, elements as ``dtype``, as the caller wants it; in ``out``, where that is given.
+
+        Raises
+        ------
+        DatasetError
+            Where it cannot be read, or was changed since it was opened.
+        """
+        run = Run(selection.axes, 0, selection.fields, selection.is_flat)
+        in_place = out is not None and out.dtype == dtype.base and selection.order is None and not dtype.hasobject
+        room = out.reshape((*run.counts, *dtype.shape)) if in_place and out is not None else None
+        try:
+            values = self._dataset.read(run, self._cache, room)
+        except DatasetError:
+            if self._file.is_unchanged():
+                raise
+        else:
+            if self._file.is_unchanged():
+                return out if in_place else arrange(values, selection, out)
+        raise DatasetError(f"{self._file.path} was changed since it was opened; open the dataset again")
