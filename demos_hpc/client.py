@@ -140,11 +140,11 @@ class RemoteModel:
         """Names of the model's datasets."""
         return tuple(dataset.name for dataset in self.spec.datasets)
 
-    def describe_datasets(self) -> list[dict[str, Any]]:
+    def describe_datasets(self, timeout: float | None = None) -> list[dict[str, Any]]:
         """What the workers say of all datasets: shape, filters and so on, or the ``problem`` where one has none."""
         if not self.spec.datasets:
             return []
-        answer = self._connection.ask(Operation.DESCRIBE, {}, model=self.submit.handle).result()
+        answer = self._connection.ask(Operation.DESCRIBE, {}, model=self.submit.handle).result(timeout)
         return answer["datasets"]  # type: ignore[no-any-return]
 
     log_prob = logpdf = logp = log_density

@@ -1,4 +1,4 @@
-"""HDF5 as its library has it: files, links, types of elements, filters, attributes. The one module that knows h5py."""
+"""HDF5 as its library has it: files, links, types of elements, attributes. The one module that knows h5py."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ FILTERS = {
 ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NotImplementedError)
 #: Names that a message about a group lists.
 MOST_NAMES = 20
+#: Versions of the format for files that are made: the oldest, which every library reads, and which has no checksums
+#: or marks of its own that a process killed in between would leave wrong.
+MADE = ("earliest", "v110")
+#: The dataset that says how many rows of a file have been written, and attributes of the file: whether that is all of
+#: them, and what the dataset with the rows is called.
+COUNTER, COMPLETE, TABLE = "rows_written", "complete", "table"
+#: Items of a list that stands in an attribute, which has 64 KiB at most; longer ones are datasets of their own.
+MOST_ITEMS = 2000
 
 
 # ---- files and links --------------------------------------------------------------------------------------------
@@ -59,10 +67,9 @@ def open_path(path: str) -> Any:
 def find_link(group: Any, name: str) -> Link | None:
     """What a name in a group is; None where there is none. No link is followed: HDF5 would open files by itself."""
     word = name.encode("utf-8", "surrogateescape")
-    try:
-        kind = group.id.links.get_info(word).type
-    except KeyError:
+    if not group.id.links.exists(word):
         return None
+    kind = group.id.links.get_info(word).type
     if kind == h5py.h5l.TYPE_SOFT:
         return Link("soft", _decode(group.id.links.get_val(word)))
     if kind == h5py.h5l.TYPE_EXTERNAL:
@@ -202,3 +209,81 @@ def explain(error: BaseException) -> str:
     """What HDF5 says, without its stack."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     return " ".join(text.split())
+
+
+# ---- files that are made ----------------------------------------------------------------------------------------
+
+
+class Blank(NamedTuple):
+    """A file whose rows are written past the library: where they go, how many there are, what is said of them."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    #: Bytes before the first row, None where there are no rows; and before the number of those written, int64.
+    offset: int | None
+    counter: int
+    attributes: dict[str, Any]
+    is_complete: bool
+
+
+def make_blank(path: str, name: str, shape: Sequence[int], dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> None:
+    """Makes a file with a dataset of this shape, its attributes, and the place set aside where its rows are to go.
+
+    All that HDF5 keeps of a file is written here and now; no row is, so that the file takes no room on the disk yet.
+    """
+    with h5py.File(path, "w", libver=MADE, locking=False) as file:
+        file.attrs[COMPLETE] = False
+        file.attrs[TABLE] = name
+        counter = _set_aside(file, COUNTER, (), np.dtype("<i8"))
+        counter.attrs["description"] = f"how many rows of {name} have been written"
+        dataset = _set_aside(file, name, shape, dtype)
+        for key, value in attributes.items():
+            if isinstance(value, list | np.ndarray) and len(value) > MOST_ITEMS:
+                file[key] = value
+            else:
+                dataset.attrs[key] = value
+
+
+def _set_aside(file: Any, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(tuple(shape)) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    kind = h5py.h5t.py_create(dtype, logical=True)
+    return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, plist))
+
+
+def read_blank(path: str) -> Blank:
+    """What `make_blank` has made; OSError, KeyError or ValueError where it is no such file."""
+    with open_path(path) as file:
+        name, counter = str(file.attrs[TABLE]), file[COUNTER].id.get_offset()
+        dataset = file[name]
+        if counter is None or (dataset.id.get_offset() is None) is not (dataset.size == 0):
+            raise ValueError("it is not stored in one run")
+        apart = {
+            key: thing.asstr()[()].tolist() if is_text(thing) else thing[()]
+            for key, thing in file.items()
+            if key not in (name, COUNTER)
+        }
+        return Blank(
+            name,
+            dataset.shape,
+            dataset.dtype,
+            dataset.id.get_offset(),
+            counter,
+            {**dict(dataset.attrs), **apart},
+            bool(file.attrs[COMPLETE]),
+        )
+
+
+def is_text(dataset: Any) -> bool:
+    """Whether its elements are strings of any length."""
+    return find_kind(dataset.dtype) == "text"
+
+
+def mark_complete(path: str) -> None:
+    """Says in a file that all of its rows are there."""
+    with h5py.File(path, "r+", libver=MADE, locking=False) as file:
+        file.attrs.modify(COMPLETE, True)

@@ -56,8 +56,8 @@ class RemoteDataset:
         self._model = model
         self._max_bytes = max_bytes
         self._kind = str(description["kind"])
-        self._identity = str(description["identity"])
-        self._described = description
+        #: What tells its files from others of the same names; and all that its workers say of it.
+        self.identity, self.described = str(description["identity"]), description
         #: As it is called.
         self.name = str(description["name"])
         #: ``file.h5:/name/within``, as the server has it.
@@ -92,7 +92,7 @@ class RemoteDataset:
     @property
     def attrs(self) -> dict[str, Any]:
         """Attributes, as h5py has them."""
-        return {name: read_attribute(value) for name, value in self._described["attrs"].items()}
+        return {name: read_attribute(value) for name, value in self.described["attrs"].items()}
 
     @property
     def ndim(self) -> int:
@@ -211,35 +211,28 @@ class RemoteDataset:
         return AsStrings(self, encoding, errors)
 
     def verify(self, progress: Progress | None = None) -> str:
-        """Has the workers compute the checksum, each a part, and holds it against the declared one, if any.
+        """The checksum as the workers find it; `DatasetError` where it is not what was declared, if anything was."""
+        found = self.compute_checksum(progress)
+        if self.checksum and found != self.checksum:
+            raise DatasetError(f"{self.path} has checksum {found}, but was declared to have {self.checksum}")
+        return found
 
-        Returns
-        -------
-        checksum
-            ``sha256:`` and 64 digits.
-
-        Raises
-        ------
-        DatasetError
-            Where it is not what was declared.
-        """
+    def compute_checksum(self, progress: Progress | None = None) -> str:
+        """``sha256:`` and 64 digits, computed by the workers, each a part."""
         if self.shape is None:
             raise InvalidInput(f"dataset {self.name!r} is empty, and has no checksum")
-        item_bytes = int(self._described["item_bytes"])
+        item_bytes = int(self.described["item_bytes"])
         n = count_slabs(self.shape, item_bytes)
         digests: Array = np.empty((n, 32), np.uint8)
         if n:
-            question = to_json({"dataset": self.name, "identity": self._identity, "row_bytes": 32})
+            question = to_json({"dataset": self.name, "identity": self.identity, "row_bytes": 32})
             arrays = [question, np.arange(n + 1)]
             future = self._connection.start(
                 Operation.DIGEST, arrays, n, n, ((32,),), take_first, model=self._model, out=[digests], make=BytesFuture
             )
             future.progress = progress
             future.result()
-        found = combine_digests(self.shape, self._described["dtype"], digests)
-        if self.checksum and found != self.checksum:
-            raise DatasetError(f"{self.path} has checksum {found}, but was declared to have {self.checksum}")
-        return found
+        return combine_digests(self.shape, self.described["dtype"], digests)
 
     # ---- behind all of them ---------------------------------------------------------------------------------
 
@@ -295,14 +288,14 @@ class RemoteDataset:
     ) -> Future:
         assert self.shape is not None
         is_ragged = self._kind != "rows"
-        file_bytes = int(self._described["item_bytes"])
+        file_bytes = int(self.described["item_bytes"])
         item_bytes = RAGGED_BYTES if is_ragged else dtype.itemsize
         axis, bounds = cut(selection, self.shape, self.chunks, item_bytes, file_bytes)
         question, lists = to_question(selection, axis)
         counts = list(selection.counts)
         n_rows = counts.pop(axis) if counts else 1
         row_bytes = item_bytes * math.prod(counts)
-        question |= {"dataset": self.name, "identity": self._identity, "kind": self._kind}
+        question |= {"dataset": self.name, "identity": self.identity, "kind": self._kind}
         if not is_ragged:
             question["row_bytes"] = row_bytes
         if row_bytes > MOST_UNIT_BYTES or n_rows * row_bytes > self._max_bytes:
@@ -347,10 +340,10 @@ class RemoteDataset:
     # ---- directly -------------------------------------------------------------------------------------------
 
     def _open_here(self, *, is_wanted: bool, workers: int) -> None:
-        if not is_wanted and self._described["is_compressed"] and workers > 1:
+        if not is_wanted and self.described["is_compressed"] and workers > 1:
             return  # several inflate faster than one
         try:
-            self._here = DirectData(self.path, self._identity)
+            self._here = DirectData(self.path, self.identity)
         except DatasetError as error:
             if is_wanted:
                 raise DatasetError(f"dataset {self.name!r} cannot be read directly: {error}") from None

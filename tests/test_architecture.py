@@ -29,7 +29,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "3 brain": (
         "pool", "scheduler", "plan", "data_plan", "resident_plan", "served", "relay", "arguments", "differences", "future", "desk",
         "adapters", "hdf5_format", "datasets", "hdf5", "direct_data", "tables", "library", "segments", "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
-        "answers",
+        "answers", "columns", "row_files", "result_files", "writing",
     ),
     "4 transport": (
         "transport", "transport.buffers", "transport.doorbell", "transport.loopback", "transport.mpi",
@@ -40,6 +40,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "5 worker and client": (
         "dialing", "spool", "stock", "worker", "connection", "remote_data", "resident_data", "operating", "survey", "recovery", "tracing", "submit", "likelihood",
         "samplers", "client", "launch",
+        "orders",
     ),
     "6 dispatcher": ("dispatcher", "reception", "joining"),
     "7 what they are used for": (
@@ -51,7 +52,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "8 command line": (
         "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output", "cli.quantities",
         "cli.rates", "cli.dashboard", "cli.arrays", "cli.group", "cli.operators", "cli.watching", "cli.servers",
-        "cli.launches", "cli.choice", "cli.examination", "cli.figures", "cli.operations", "cli", "cli.rank",
+        "cli.launches", "cli.choice", "cli.brackets", "cli.datasets", "cli.examination", "cli.figures", "cli.results",
+        "cli.operations", "cli.exports", "cli.data", "cli", "cli.rank",
         "__main__",
     ),
     "9 front door": ("",),

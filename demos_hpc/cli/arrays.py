@@ -14,15 +14,19 @@ import numpy as np
 from ..arguments import Params
 from ..errors import InvalidInput
 from ..messages import FloatArray
+from ..model_paths import DATA_FILES
+from ..row_files import TEXT, is_number, is_row_file, open_rows
 from ..spec import ModelSpec
 from .output import to_plain
 
 #: Endings of files that hold an array.
-TABLES = (".npy", ".csv", ".txt", ".dat")
+TABLES = (".npy", *TEXT, *DATA_FILES)
 
 
-def read_array(text: str, name: str) -> FloatArray:
+def read_array(text: str, name: str, columns: Sequence[str] = ()) -> FloatArray:
     """The array that ``text`` names or spells: a file of `TABLES`, or ``"10,-0.9; 20,-0.5"``, rows and columns.
+
+    In an HDF5 file, ``file.h5:/name``, these are the rows of a dataset, or the fields ``columns`` of a compound one.
 
     Returns
     -------
@@ -37,10 +41,11 @@ def read_array(text: str, name: str) -> FloatArray:
     try:
         if text.endswith(".npy"):
             return np.asarray(np.load(text, allow_pickle=False), dtype=np.float64)
-        if text.endswith(TABLES):
-            return _read_text(Path(text))
     except (OSError, TypeError, ValueError, EOFError) as error:
         raise InvalidInput(f"{name}: {text} cannot be read: {error}") from None
+    if is_row_file(text):
+        rows = open_rows(text, name, columns)
+        return rows.read(0, rows.shape[0])
     try:
         return np.array([[float(word) for word in row.split(",")] for row in text.strip("; ").split(";")])
     except ValueError:
@@ -49,26 +54,9 @@ def read_array(text: str, name: str) -> FloatArray:
         ) from None
 
 
-def _read_text(path: Path) -> FloatArray:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    delimiter = "," if path.suffix == ".csv" else None
-    if lines and not _is_number(lines[0].lstrip("# ").split(delimiter)[0]):
-        lines = lines[1:]  # the names of the columns
-    rows = [line for line in lines if line.strip() and not line.startswith("#")]
-    return np.loadtxt(rows, delimiter=delimiter, ndmin=2) if rows else np.empty((0, 0))
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
 def read_rows_like(text: str, spec: ModelSpec) -> FloatArray:
     """x for a model, (n, d); plain numbers in a .npy file are a column if d is 1, and else one row."""
-    x = read_array(text, "x")
+    x = read_array(text, "x", [o.name for o in spec.observables])
     if x.ndim == 1:
         return x.reshape(-1, 1) if spec.n_observables == 1 else x.reshape(1, -1)
     return x.reshape(0, spec.n_observables) if x.size == 0 else x
@@ -83,7 +71,7 @@ def read_params(words: Sequence[str], spec: ModelSpec, defaults: FloatArray) -> 
     """
     values: dict[str, Any] = {}
     for word in words:
-        given = _read_word(word)
+        given = _read_word(word, spec)
         if not isinstance(given, dict):
             if len(words) > 1:
                 raise InvalidInput(f"params: {word} has all parameters; it is given alone")
@@ -99,7 +87,7 @@ def read_params(words: Sequence[str], spec: ModelSpec, defaults: FloatArray) -> 
     return {**{name: value for name, value in rest if name not in values and not np.isnan(value)}, **values}
 
 
-def _read_word(word: str) -> Any:
+def _read_word(word: str, spec: ModelSpec) -> Any:
     if word.endswith(".json"):
         try:
             given = json.loads(Path(word).read_text(encoding="utf-8"))
@@ -111,13 +99,13 @@ def _read_word(word: str) -> Any:
             )
         return given
     if "=" not in word:
-        if word.endswith(TABLES):
-            return read_array(word, "params")
+        if is_row_file(word):
+            return read_array(word, "params", spec.param_names)
         raise InvalidInput(f"params: {word!r} is neither name=value nor a file (.json, {', '.join(TABLES)})")
     values = {}
     for pair in word.split(","):
         name, _, value = pair.partition("=")
-        if not _is_number(value):
+        if not is_number(value):
             raise InvalidInput(f"params: {pair!r} is not name=value with a number")
         values[name.strip()] = float(value)
     return values

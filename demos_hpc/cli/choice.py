@@ -12,8 +12,10 @@ from ..client import RemoteModel
 from ..config import Config
 from ..endpoint import is_stale
 from ..errors import AccessRefused, DeadlineExceeded, ModelNotFound, ServerLost
+from ..local import local
 from ..model import LoadedModel, load
 from ..model_paths import BUNDLED, is_path
+from ..programs import connect, is_analysis
 from ..registry import Registry
 from .launches import MODEL_HELP
 
@@ -25,6 +27,14 @@ ModelOrServer = Annotated[
         show_default=False,
     ),
 ]
+
+
+def open_model(name: str, workers: int | None = None) -> RemoteModel:
+    """The model in this launch; at a server that runs, unless ``workers`` are wanted; or in this process."""
+    if is_analysis():
+        return connect()
+    served = find_served(name) if workers is None else None
+    return served or local(load_here(name))
 
 
 def load_here(name: str) -> LoadedModel:

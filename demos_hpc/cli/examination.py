@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -13,15 +14,19 @@ from rich.table import Table
 
 from ..client import RemoteModel
 from ..diagnosis import Diagnosis
+from ..local import local
 from ..model import load
 from ..spec import ModelSpec, Observable, Parameter
 from ..verdict import Outcome, Verdict
 from ..watchdog import find_rank_and_size
 from .choice import ModelOrServer, find_served, load_here
+from .datasets import tabulate, to_summary
 from .group import FAILURE
 from .launches import Model
 from .output import format_number, make_console, make_table, print_json
 
+#: Seconds that workers have to say what datasets are; they may be inside a chunk for long.
+PATIENCE = 10.0
 #: Rows of a table of outputs; a spectrum may have thousands.
 MOST_OUTPUTS = 12
 STYLES = {Outcome.OK: "green", Outcome.WARNING: "yellow", Outcome.FAILED: "bold red", Outcome.SKIPPED: "dim"}
@@ -34,18 +39,22 @@ def register(app: typer.Typer) -> None:
 
 
 def info(model: ModelOrServer, as_json: Json = False) -> None:
-    """Show what a model says of itself: parameters, observables, operations, authors.
+    """Show what a model says of itself: parameters, observables, datasets, operations, authors.
 
     Of a running server also what it has: workers, and parameters that were changed there.
     """
     served = find_served(model)
+    server: dict[str, Any] = {}
     if served is None:
-        spec, server = load_here(model).spec, {}
+        loaded = load_here(model)
+        spec = loaded.spec
+        described = local(loaded).describe_datasets() if spec.datasets else []
     else:
         with served:
-            spec, server = served.spec, _describe_server(served)
+            spec, server, described = served.spec, _describe_server(served), _ask_for_datasets(served)
     if as_json:
-        print_json({**spec.to_dict(), **({"server": server} if server else {})})
+        datasets = [to_summary(dataset) for dataset in described]
+        print_json({**spec.to_dict(), "datasets": datasets, **({"server": server} if server else {})})
         return
     console = make_console()
     console.print(f"[bold]{escape(spec.name)}[/] {spec.version}")
@@ -56,7 +65,18 @@ def info(model: ModelOrServer, as_json: Json = False) -> None:
             console.print(_tabulate_columns(title, columns))
     if spec.outputs:
         console.print(_tabulate_outputs(spec))
+    if described:
+        console.print(tabulate(described))
     console.print(_tabulate_facts(spec, server))
+
+
+def _ask_for_datasets(served: RemoteModel) -> list[dict[str, Any]]:
+    """What a worker says of the datasets, or what is declared where none has the time."""
+    try:
+        return served.describe_datasets(timeout=PATIENCE)
+    except TimeoutError:
+        problem = f"no worker has answered within {PATIENCE:g} s"
+        return [{**asdict(dataset), "problem": problem} for dataset in served.spec.datasets]
 
 
 def _describe_server(served: RemoteModel) -> dict[str, Any]:
@@ -100,7 +120,7 @@ def _tabulate_facts(spec: ModelSpec, server: dict[str, Any]) -> Table:
         "license": spec.license,
         "authors": ", ".join(spec.authors),
         "citation": spec.citation,
-        "promises": promises,
+        "promises": promises if spec.observables or spec.outputs else {},
         "resources": spec.resources,
         "notes": spec.notes,
         "server": {name: value for name, value in server.items() if value},

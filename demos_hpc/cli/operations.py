@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,21 +13,23 @@ from rich.markup import escape
 
 from ..arguments import Params
 from ..client import RemoteModel
+from ..columns import name_columns, stack
 from ..future import Future
-from ..local import local
 from ..messages import FloatArray
-from ..programs import connect, is_analysis
+from ..messages import Operation as Asked
+from ..model_paths import DATA_FILES
+from ..programs import is_analysis
 from ..progress import show_progress
 from ..spec import ModelSpec
 from ..submit import Progress
 from .arrays import check_writable, read_params, read_rows_like, write_array
-from .choice import ModelOrServer, find_served, load_here
+from .choice import ModelOrServer, open_model
 from .launches import LauncherKind, start_again
 from .output import format_number, make_console, make_table, print_json
 
 #: Of a result, as much is shown; all of it is in --json and --out.
 MOST_ROWS, MOST_COLUMNS = 20, 8
-OUT = (".npy", ".csv", ".json")
+OUT = (".npy", ".csv", ".json", *DATA_FILES)
 
 
 class Operation(StrEnum):
@@ -68,7 +69,8 @@ def call(
         Operation, typer.Argument(metavar="OPERATION", help=" | ".join(Operation), show_default=False)
     ],
     x: Annotated[
-        str | None, typer.Option("--x", metavar="DATA", help='x.npy, x.csv, or rows of numbers: "10,-0.9; 20,-0.5".')
+        str | None,
+        typer.Option("--x", metavar="DATA", help='x.npy, x.csv, x.h5:/name, or rows of numbers: "10,-0.9; 20,-0.5".'),
     ] = None,
     params: Annotated[
         list[str] | None,
@@ -76,7 +78,7 @@ def call(
             "--params",
             "-p",
             metavar="NAME=VALUE",
-            help="Or a file, .json, .npy, .csv; may be repeated. Others: defaults.",
+            help="Or a file, .json, .npy, .csv, .h5; may be repeated. Others: defaults.",
         ),
     ] = None,
     n: Annotated[int, typer.Option("--n", metavar="N", help="Draws of sample.")] = 10,
@@ -99,8 +101,17 @@ def call(
     ] = None,
     launcher: LauncherKind = "auto",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the result: .npy, .csv or .json.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Write the result: .npy, .csv or .json; .h5: in parts, and the same again goes on after a stop.",
+        ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace FILE.h5, and what was begun with something else.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """Call one operation of a model: at a running server of this name, if there is one, else in this process.
@@ -115,14 +126,27 @@ def call(
         check_writable(out, OUT)
     if workers and not is_analysis():
         start_again(context, model, workers, launcher)
-    with _connect(model, workers) as remote:
+    if out is not None and out.suffix in DATA_FILES:
+        from .results import file_results  # h5py takes its time
+
+        options = {"method": "finite-difference"} if differences else {}
+        if operation is Operation.LOG_DENSITY_GRADIENT:
+            options["wrt"] = str(wrt)
+        with open_model(model, workers) as remote:
+            filed = file_results(
+                remote, Asked[operation.name], out, x, params or [], n, seed, options, overwrite=overwrite
+            )
+        if as_json:
+            print_json(filed)
+        return
+    with open_model(model, workers) as remote:
         spec, defaults = remote.spec, remote.params
         point = read_params(params or [], spec, defaults)
         data = read_rows_like(x, spec) if operation.takes_x and x is not None else None
         with show_progress(f"{spec.name} {operation}") as progress:
             future = _submit(remote, operation, data, point, n, seed, wrt, progress, differences=differences)
             result = future.result()
-    columns = _name_columns(spec, operation, wrt)
+    columns = name_columns(spec, Asked[operation.name], str(wrt))
     answer = {
         "model": spec.name,
         "version": spec.version,
@@ -133,7 +157,7 @@ def call(
         "columns": [name for name, _ in columns],
         "result": dict(zip(("value", "gradient"), result, strict=True)) if isinstance(result, tuple) else result,
     }
-    array = _stack(result)
+    array = stack(result)
     if out is not None:
         write_array(out, [name for name, _ in columns], array, answer)
     if as_json:
@@ -142,14 +166,6 @@ def call(
         rows = array.reshape(-1, len(columns)) if columns else array
         _show(f"{spec.name} {spec.version}: {operation}", spec, data, columns, rows)
         _show_remarks(answer, out)
-
-
-def _connect(model: str, workers: int | None) -> RemoteModel:
-    """The model in this launch, at a server that runs, or here."""
-    if is_analysis():
-        return connect()
-    served = find_served(model) if workers is None else None
-    return served or local(load_here(model))
 
 
 def _submit(
@@ -176,35 +192,8 @@ def _submit(
     return request(data, point, progress=progress, **options)
 
 
-def _name_columns(spec: ModelSpec, operation: Operation, wrt: Wrt) -> list[tuple[str, str]]:
-    """Name and unit of each column of a result; of gradients, the value comes first."""
-    if operation is Operation.SAMPLE:
-        return [(o.name, o.unit) for o in spec.observables]
-    if operation is Operation.EVALUATE:
-        return [(o.name, o.unit) for o in spec.outputs]
-    columns = [(str(operation).removesuffix("_gradient"), "1")]
-    if operation.is_gradient:
-        varied = spec.observables if operation is Operation.LOG_DENSITY_GRADIENT and wrt is Wrt.X else spec.parameters
-        columns += [(f"d/d{v.name}", _invert(v.unit)) for v in varied]
-    return columns
-
-
-def _invert(unit: str) -> str:
-    if unit == "1":
-        return unit
-    return f"1/{unit}" if re.fullmatch(r"[\w^]+", unit) else f"1/({unit})"
-
-
-def _stack(result: Any) -> FloatArray:
-    """A result as one array; of gradients, the value is the first column."""
-    if isinstance(result, tuple):
-        value, gradient = result
-        return np.concatenate([np.asarray(value)[..., np.newaxis], gradient], axis=-1)
-    return np.asarray(result)
-
-
 def _show(
-    title: str, spec: ModelSpec, data: FloatArray | None, columns: list[tuple[str, str]], rows: FloatArray
+    title: str, spec: ModelSpec, data: FloatArray | None, columns: Sequence[tuple[str, str]], rows: FloatArray
 ) -> None:
     """A table, of one line for each row; a single row is turned upright."""
     console = make_console()

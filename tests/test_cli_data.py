@@ -1,0 +1,557 @@
+"""Commands about datasets, and results that are written to files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from launching import run as run_command
+from serving import serving
+from test_cli import DEMOS, GAUSSIAN, fail, invoke, read
+
+import demos_hpc
+from demos_hpc.cli.brackets import Cutting, read_key
+from demos_hpc.cli.datasets import format_value, iterate_rows, name_columns
+from demos_hpc.errors import InvalidInput
+from demos_hpc.library import compute_checksum
+
+ROWS = np.random.default_rng(3).normal(size=(100, 3))
+EVENTS = np.array(
+    [(n, n / 2, [n, -n], f"e{n}".encode()) for n in range(50)],
+    dtype=[("id", "<i4"), ("energy", "<f8"), ("p", "<f4", (2,)), ("tag", "S4")],
+)
+MODEL = """
+from demos_hpc import Dataset, ModelSpec
+
+class Tables:
+    spec = ModelSpec("tables", datasets=(
+        Dataset("plain", "data.h5:/plain", units="GeV", checksum="{plain}", license="CC0-1.0"),
+        Dataset("events", "data.h5:/events", units={{"energy": "GeV"}}, description="what was [seen]"),
+        Dataset("wrong", "data.h5:/deep/zipped", checksum="sha256:{zeros}"),
+        Dataset("gone", "no.h5:/x"),
+    ))
+"""
+DATA_COMMANDS = ("ls", "describe", "read", "verify", "checksum")
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with datasets of several kinds, in the directory where commands are run."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file["plain"] = ROWS
+        file["plain"].attrs.update({"columns": ["x", "y", "z"], "run": 7, "mean": np.array([1.0, np.nan])})
+        file["events"] = EVENTS
+        file.create_dataset("deep/zipped", data=np.arange(4000).reshape(400, 10), chunks=(30, 10), compression="gzip")
+        file["text"] = ["héllo", "a,b", ""]
+        lists = file.create_dataset("lists", (3,), dtype=h5py.vlen_dtype("i4"))
+        lists[2] = [1, 2]
+        file["scalar"] = 3.5
+        file["empty"] = h5py.Empty("f4")
+    return path
+
+
+@pytest.fixture
+def model(path: Path) -> str:
+    """A model that declares some of them, and others that are not there."""
+    text = MODEL.format(plain=compute_checksum(f"{path}:/plain"), zeros="0" * 64)
+    path.with_name("tables.py").write_text(text, encoding="utf-8")
+    return "tables.py:Tables"
+
+
+# ---- selections in words -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("10:20, ::2", (slice(10, 20), slice(None, None, 2))),
+        ("energy, 0:5", ("energy", slice(0, 5))),
+        ("[3, 1,2],4", ([3, 1, 2], 4)),
+        ("'a, b: c', ...", ("a, b: c", ...)),
+        ('["id", energy]', ["id", "energy"]),
+        ("", ...),
+        ("...", ...),
+        ("()", ()),
+        (" -1 ", -1),
+        ("3,", 3),
+        ("1_000:", slice(1000, None)),
+        ("[]", []),
+        ('"5"', "5"),
+    ],
+)
+def test_selections(text: str, key: Any) -> None:
+    assert read_key(text) == key
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a:b", "'a:b' is no slice"),
+        ("1:2:3:4", "is no slice"),
+        ("::0", "the step of '::0' is 0"),
+        ("1,,2", "nothing between two commas"),
+        (",", "nothing between two commas"),
+        ("[1, a]", "neither of numbers nor of names"),
+        ("[1:2]", "neither of numbers nor of names"),
+        ("[1, [2]]", r"cannot be read from '[1, [2]]' on"),
+        ("[1", "cannot be read"),
+        ("'a", "cannot be read"),
+        ("'a' b", "cannot be read"),
+        ("1]", "cannot be read"),
+    ],
+)
+def test_what_is_no_selection(text: str, message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_key(text)
+    assert message in str(caught.value)
+
+
+def test_nothing_is_evaluated() -> None:
+    assert read_key("__import__('os')"[:10]) == "__import__"
+    for text in ("__import__('os').system('true')", "(1).__class__", "lambda: 0"):
+        try:
+            key = read_key(text)
+        except InvalidInput:
+            continue
+        assert key == text
+
+
+@pytest.mark.parametrize("key", [..., 3, (slice(5, 90, 7),), ([9, 2, 2],), (slice(None), 1), (3, slice(1, 3)), (4, 2)])
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_a_selection_in_blocks_is_the_selection(key: Any, rows: int) -> None:
+    cutting = Cutting(key, ROWS.shape)
+    blocks = [ROWS[cutting.cut(first, rows)] for first in range(0, len(cutting), rows)]
+    expected = ROWS[key]
+    if cutting.axis is None:
+        assert blocks == [expected]
+        return
+    np.testing.assert_array_equal(np.concatenate(blocks), expected)
+    places = np.take(np.indices(ROWS.shape)[cutting.axis], cutting.label(0, len(cutting)), axis=cutting.axis)
+    np.testing.assert_array_equal(np.unique(places), np.unique(np.indices(ROWS.shape)[cutting.axis][key]))
+
+
+def test_fields_stay_with_each_block() -> None:
+    cutting = Cutting(("energy", slice(10, 20)), EVENTS.shape)
+    assert cutting.cut(2, 3) == ("energy", slice(12, 15, 1))
+    assert cutting.label(2, 3) == [12, 13, 14]
+    assert Cutting(["id", "energy"], EVENTS.shape).cut(0, 2) == (["id", "energy"], slice(0, 2, 1))
+    assert len(Cutting(slice(5, 2), (100,))) == 0
+
+
+def test_selections_that_do_not_fit() -> None:
+    with pytest.raises(InvalidInput, match="3 indices for a dataset of shape"):
+        Cutting((1, 2, 3), (5, 5))
+    with pytest.raises(InvalidInput, match="only once"):
+        Cutting((..., 1, ...), (5, 5))
+
+
+# ---- how values are shown ------------------------------------------------------------------------------------
+
+
+def test_columns_and_rows_of_fields() -> None:
+    dtype = np.dtype([("a", "i4"), ("p", "f8", (2,)), ("c", [("x", "f4"), ("y", "S3")])])
+    assert name_columns(dtype, (), "n") == ["a", "p.0", "p.1", "c.x", "c.y"]
+    assert name_columns(np.dtype("f8"), (2, 2), "n") == ["0,0", "0,1", "1,0", "1,1"]
+    assert name_columns(np.dtype("f8"), (), "n") == ["n"]
+    values = np.zeros(2, dtype)
+    values["p"][1], values["c"]["y"] = [3, 4], b"\xff"
+    assert list(iterate_rows(values)) == [[0, 0.0, 0.0, 0.0, "\\xff"], [0, 3.0, 4.0, 0.0, "\\xff"]]
+    assert list(iterate_rows(np.empty((0, 3)))) == []
+    assert list(iterate_rows(np.empty((2, 0)))) == [[], []]
+
+
+def test_values() -> None:
+    values = (1.23456789012345, 5, "a", None, True)
+    assert [format_value(value) for value in values] == ["1.23456789", "5", "a", "-", "True"]
+
+
+# ---- ls, describe, info --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", DATA_COMMANDS)
+def test_help_of_each_command(command: str) -> None:
+    result = invoke("data", command, "-h")
+    assert result.exit_code == 0
+    assert f"Usage: demos-hpc data {command}" in result.stdout
+    assert command in invoke("data", "--help").stdout
+
+
+def test_ls(path: Path) -> None:
+    text = invoke("data", "ls", "data.h5").stdout
+    for word in ("data 1.0.0: 7 datasets, 35.6 kB", "deep.zipped", "400 x 10", "gzip", "4 fields: id", "lists of"):
+        assert word in text
+    found = {dataset["name"]: dataset for dataset in read("data", "ls", "data.h5")}
+    assert found["deep.zipped"]["bytes"] == 32_000
+    assert found["deep.zipped"]["chunks"] == [30, 10]
+    assert (found["text"]["type"], found["text"]["bytes"]) == ("text", None)
+    assert found["empty"]["shape"] is None
+    assert found["scalar"]["shape"] == []
+
+
+def test_ls_of_a_model(model: str) -> None:
+    text = invoke("data", "ls", model).stdout
+    for word in ("tables 0.1.0: 4 datasets", "energy: GeV", "what was [seen]", "no.h5 cannot be opened"):
+        assert word in " ".join(text.replace("│", " ").split())
+    found = read("data", "ls", model)
+    assert "cannot be opened" in found[3]["problem"]
+    assert invoke("data", "ls", GAUSSIAN).stdout == "model gaussian has no datasets\n"
+    assert read("data", "ls", GAUSSIAN) == []
+
+
+def test_info_has_the_datasets(model: str) -> None:
+    text = invoke("info", model).stdout
+    assert "Datasets" in text
+    assert "100 x 3" in text
+    assert [dataset["name"] for dataset in read("info", model)["datasets"]] == ["plain", "events", "wrong", "gone"]
+    assert "Datasets" not in invoke("info", GAUSSIAN).stdout
+    assert "plain" in invoke("info", "data.h5").stdout
+
+
+def test_describe(model: str) -> None:
+    text = invoke("data", "describe", model, "plain").stdout
+    for word in ("100 x 3", "float64", "GeV", "2.40 kB", "sha256:", "CC0-1.0", "stored in one run", "['x', 'y', 'z']"):
+        assert word in text
+    text = invoke("data", "describe", model, "events").stdout
+    for word in ("what was [seen]", "Fields", "energy", "<f8", "GeV", "none was declared"):
+        assert word in text
+    told = read("data", "describe", model, "plain")
+    assert told["attrs"] == {"columns": ["x", "y", "z"], "mean": [1.0, "nan"], "run": 7}
+    assert told["license"] == "CC0-1.0"
+    assert "30 x 10" in invoke("data", "describe", model, "wrong").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["describe", "tables.py:Tables", "x"], "has no dataset 'x'; it has 'plain', 'events', 'wrong', 'gone'"),
+        (["describe", "tables.py:Tables", "gone"], "no.h5 cannot be opened: No such file"),
+        (["describe", GAUSSIAN, "x"], "model 'gaussian' has no datasets"),
+        (["ls", "nosuch.h5"], "data file 'nosuch.h5' does not exist"),
+        (["ls", "nosuch"], "and no server that runs has this name"),
+        (["read", "data.h5", "plain", "200"], "index 200 is out of range, the axis has length 100"),
+        (["read", "data.h5", "plain", "[1, 200]"], "index 200 is out of range"),
+        (["read", "data.h5", "plain", "::-1"], "step -1; it is 1 or more"),
+        (["read", "data.h5", "plain", "1,2,3"], "3 indices for a dataset of shape (100, 3)"),
+        (["read", "data.h5", "plain", "a"], "field 'a' of a dataset that has no fields"),
+        (["read", "data.h5", "events", "a"], "no field 'a'; there are id, energy, p, tag"),
+        (["read", "data.h5", "empty"], "dataset 'empty' is empty"),
+        (["read", "data.h5", "plain", "a:"], "is no slice start:stop:step"),
+        (["read", "data.h5", "plain", "--out", "x.json"], "ends in .npy, .csv, .h5, .hdf5"),
+        (["read", "data.h5", "plain", "--out", "no/x.npy"], "there is no directory no"),
+        (["read", "data.h5", "text", "--out", "x.npy"], "have no fixed size: write a .csv file"),
+        (["read", "data.h5", "lists", "--out", "x.h5"], "have no fixed size: write a .csv file"),
+        (["verify", "data.h5", "x"], "there is no dataset 'x'; there are: deep.zipped"),
+        (["verify", GAUSSIAN], "model 'gaussian' has no datasets"),
+        (["checksum", "data.txt"], "'data.txt' is no file of data"),
+        (["checksum", "data.h5:/x"], "there is no /x; "),
+        (["checksum", "no.h5"], "no.h5 cannot be opened"),
+    ],
+)
+def test_bad_input(model: str, words: list[str], message: str) -> None:
+    assert message in fail("data", *words)
+
+
+# ---- read ----------------------------------------------------------------------------------------------------
+
+
+def test_read_shows_some_rows(path: Path) -> None:
+    text = invoke("data", "read", "data.h5", "plain").stdout
+    assert "100 rows, 3 columns in all" in text
+    assert f"{ROWS[19, 1]:.10g}" in text
+    assert f"{ROWS[20, 1]:.10g}" not in text
+    lines = invoke("data", "read", "data.h5", "plain", "90:,::2").stdout.splitlines()
+    assert [line.split("│")[1].strip() for line in lines if line.startswith("│")] == [str(n) for n in range(90, 100)]
+    assert lines[2].replace("┃", " ").split() == ["row", "x", "z"]
+
+
+def test_read_shows_one_row_upright(path: Path) -> None:
+    text = invoke("data", "read", "data.h5", "events", "7:8").stdout
+    assert "p.1" in text
+    assert "e7" in text
+    lines = invoke("data", "read", "data.h5", "plain", "5").stdout.splitlines()
+    assert [line.split("│")[1].strip() for line in lines if line.startswith("│")] == ["x", "y", "z"]
+    assert "3.5" in invoke("data", "read", "data.h5", "scalar").stdout
+
+
+def test_read_shows_strings_and_lists(path: Path) -> None:
+    text = invoke("data", "read", "data.h5", "text").stdout
+    assert "héllo" in text
+    assert "[1, 2]" in invoke("data", "read", "data.h5", "lists").stdout
+    assert invoke("data", "read", "data.h5", "plain", "0:0").exit_code == 0
+
+
+def test_read_as_json(path: Path) -> None:
+    told = read("data", "read", "data.h5", "plain", "[5, 2], 1:")
+    assert (told["shape"], told["columns"]) == ([2, 2], ["y", "z"])
+    np.testing.assert_array_equal(told["values"], ROWS[[5, 2], 1:])
+    assert read("data", "read", "data.h5", "text")["values"] == ["héllo", "a,b", ""]
+    assert read("data", "read", "data.h5", "lists")["values"] == [[], [], [1, 2]]
+    assert read("data", "read", "data.h5", "scalar")["values"] == 3.5
+    assert read("data", "read", "data.h5", "plain", "3,1")["values"] == ROWS[3, 1]
+    assert read("data", "read", "data.h5", "events", "3:5")["values"][1] == [4, 2.0, [4.0, -4.0], "e4"]
+    assert read("data", "read", "data.h5", "events", "energy, 4")["values"] == 2.0
+
+
+@pytest.mark.parametrize("selection", ["", "10:20, ::2", "[7, 3, 3]", ":, 1", "5", "3, 2", "0:0"])
+@pytest.mark.parametrize("block", [None, 100], ids=["one block", "many blocks"])
+def test_read_into_npy(path: Path, monkeypatch: pytest.MonkeyPatch, selection: str, block: int | None) -> None:
+    if block:
+        monkeypatch.setattr("demos_hpc.cli.exports.BLOCK_BYTES", block)
+    result = invoke("data", "read", "data.h5", "plain", selection, "--out", "x.npy")
+    assert result.exit_code == 0, result.output
+    assert "written to x.npy" in result.stderr
+    expected = ROWS[read_key(selection)]
+    got = np.load("x.npy")
+    assert (got.shape, got.dtype) == (np.shape(expected), np.dtype("f8"))
+    np.testing.assert_array_equal(got, expected)
+    assert not [name for name in os.listdir() if "partial" in name]
+
+
+def test_read_compressed_rows_in_blocks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos_hpc.cli.exports.BLOCK_BYTES", 100)
+    assert invoke("data", "read", "data.h5", "deep.zipped", "::3", "-o", "x.npy").exit_code == 0
+    np.testing.assert_array_equal(np.load("x.npy"), np.arange(4000).reshape(400, 10)[::3])
+
+
+def test_read_fields_into_npy(path: Path) -> None:
+    assert invoke("data", "read", "data.h5", "events", "-o", "x.npy").exit_code == 0
+    assert np.load("x.npy").tobytes() == EVENTS.tobytes()
+    assert invoke("data", "read", "data.h5", "events", "energy", "-o", "x.npy").exit_code == 0
+    np.testing.assert_array_equal(np.load("x.npy"), EVENTS["energy"])
+
+
+def read_csv(path: str) -> list[list[str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_read_into_csv(path: Path) -> None:
+    assert invoke("data", "read", "data.h5", "plain", "2:4", "-o", "x.csv").exit_code == 0
+    head, *rows = read_csv("x.csv")
+    assert head == ["x", "y", "z"]
+    np.testing.assert_array_equal(np.array(rows, dtype=float), ROWS[2:4])
+    assert invoke("data", "read", "data.h5", "events", "3:5", "-o", "x.csv").exit_code == 0
+    assert read_csv("x.csv")[::2] == [["id", "energy", "p.0", "p.1", "tag"], ["4", "2.0", "4.0", "-4.0", "e4"]]
+    assert invoke("data", "read", "data.h5", "text", "-o", "x.csv").exit_code == 0
+    assert read_csv("x.csv") == [["text"], ["héllo"], ["a,b"], [""]]
+    assert invoke("data", "read", "data.h5", "lists", "-o", "x.csv").exit_code == 0
+    assert read_csv("x.csv")[3] == ["[1, 2]"]
+
+
+def test_read_into_hdf5(path: Path) -> None:
+    assert invoke("data", "read", "data.h5", "events", "5:9", "-o", "x.h5").exit_code == 0
+    with h5py.File("x.h5") as file:
+        assert file["events"][()].tobytes() == EVENTS[5:9].tobytes()
+        assert file["events"].attrs["selection"] == "5:9"
+        assert file["events"].attrs["source"] == f"{path}:/events"
+        assert file.attrs["complete"]
+    assert "exists already" in fail("data", "read", "data.h5", "plain", "-o", "x.h5")
+    assert invoke("data", "read", "data.h5", "plain", ":, 1:", "-o", "x.h5", "--overwrite").exit_code == 0
+    with h5py.File("x.h5") as file:
+        np.testing.assert_array_equal(file["plain"][()], ROWS[:, 1:])
+        assert file["plain"].attrs["run"] == 7
+        assert "columns" not in file["plain"].attrs  # they were others
+    assert invoke("data", "read", "x.h5", "rows_written", "-o", "y.h5").exit_code == 0
+
+
+def test_a_full_disk_while_rows_are_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def __call__(self, *arguments: Any, **options: Any) -> Any:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("demos_hpc.cli.exports.np.lib.format.write_array_header_2_0", Full())
+    assert fail("data", "read", "data.h5", "plain", "-o", "x.npy") == (
+        "demos-hpc: x.npy cannot be written: No space left on device"
+    )
+    assert not [name for name in os.listdir() if name.startswith("x")]
+
+
+# ---- checksums -----------------------------------------------------------------------------------------------
+
+
+def test_verify(model: str) -> None:
+    result = invoke("data", "verify", model, "--json")
+    assert result.exit_code == 1
+    found = {line["dataset"]: line for line in json.loads(result.stdout)}
+    assert [line["result"] for line in found.values()] == ["ok", "not declared", "differs", "failed"]
+    assert found["plain"]["found"] == found["plain"]["declared"]
+    assert found["wrong"]["declared"] == f"sha256:{'0' * 64}"
+    assert "cannot be opened" in found["gone"]["problem"]
+    text = invoke("data", "verify", model).stdout
+    assert f"found    {found['wrong']['found']}" in text
+    assert invoke("data", "verify", model, "plain", "events").exit_code == 0
+
+
+def test_verify_of_a_file(path: Path) -> None:
+    found = {line["dataset"]: line["result"] for line in read("data", "verify", "data.h5")}
+    assert set(found.values()) == {"not declared", "empty"}
+    assert found["empty"] == "empty"
+
+
+def test_checksums_to_paste(path: Path, tmp_path: Path) -> None:
+    text = invoke("data", "checksum", "data.h5:/deep/zipped").stdout
+    checksum = compute_checksum(f"{path}:/deep/zipped")
+    assert text == f'Dataset("deep.zipped", "data.h5:/deep/zipped", checksum="{checksum}"),\n'
+    lines = invoke("data", "checksum", "data.h5").stdout.splitlines()
+    assert len(lines) == 6  # all but the empty one
+    spec = f"ModelSpec('p', datasets=({''.join(lines)}))"
+    code = f"from demos_hpc import Dataset, ModelSpec\nclass Pasted:\n    spec = {spec}\n"
+    (tmp_path / "pasted.py").write_text(code, encoding="utf-8")
+    assert {line["result"] for line in read("data", "verify", "pasted.py:Pasted")} == {"ok"}
+    told = read("data", "checksum", "data.h5:/deep/zipped")
+    assert told == [{"name": "deep.zipped", "path": "data.h5:/deep/zipped", "checksum": checksum}]
+
+
+# ---- over MPI, and at servers --------------------------------------------------------------------------------
+
+
+def test_workers_of_its_own(model: str, path: Path) -> None:
+    """The command is started once more, as the analysis of a launch; what it exits with is what it found."""
+    words = (*DEMOS, "data", "verify", model, "--workers", "2", "--json")
+    done = run_command(words, cwd=path.parent, deadline=60.0, settings={})
+    assert done.code == 1, done.text
+    assert [line["result"] for line in json.loads(done.out)] == ["ok", "not declared", "differs", "failed"]
+    words = (*DEMOS, "data", "read", "data.h5", "deep.zipped", "7,:3", "-w", "2", "--json")
+    done = run_command(words, cwd=path.parent, deadline=60.0, settings={})
+    assert json.loads(done.out)["values"] == [70, 71, 72], done.text
+
+
+def test_a_server_of_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(str(path), path.parent, workers=1, name="rows") as server:
+        for name, value in server.environment.items():
+            if name.startswith("DEMOS_"):
+                monkeypatch.setenv(name, value)
+        with server.connect() as remote:
+            assert remote.spec.name == "data"
+            np.testing.assert_array_equal(remote.dataset("plain", direct=False)[5:7], ROWS[5:7])
+        assert "deep.zipped" in invoke("data", "ls", "rows").stdout
+        assert read("data", "read", "data", "plain", "3")["values"] == ROWS[3].tolist()
+        assert "100 x 3" in invoke("info", "rows").stdout
+        assert invoke("data", "verify", "data", "plain").exit_code == 0
+
+
+# ---- results into files --------------------------------------------------------------------------------------
+
+
+def test_results_into_hdf5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = read("call", GAUSSIAN, "sample", "--n", "3000", "--seed", "5", "--out", "s.h5")
+    assert (answer["rows"], answer["resumed_at"], answer["columns"]) == (3000, 0, ["x0"])
+    gaussian = demos_hpc.local(GAUSSIAN)
+    with h5py.File("s.h5") as file:
+        np.testing.assert_array_equal(file["sample"][()], gaussian.sample(3000, seed=5))
+    result = invoke("call", GAUSSIAN, "log_density", "--x", "s.h5:/sample", "--out", "d.h5", "-p", "mu=1")
+    assert result.exit_code == 0, result.output
+    assert "written to d.h5: 3000 rows of log_density" in result.stderr
+    with h5py.File("d.h5") as file:
+        expected = gaussian.log_density(gaussian.sample(3000, seed=5), [1, 1])
+        np.testing.assert_array_equal(file["log_density"][()], expected)
+    answer = read("call", GAUSSIAN, "log_density_gradient", "--x", "s.h5", "--wrt", "x", "--out", "g.h5")
+    assert answer["columns"] == ["log_density", "d/dx0"]
+    answer = read("call", GAUSSIAN, "log_likelihood", "--x", "1;2", "--out", "l.h5")
+    assert answer["rows"] == 1
+
+
+@pytest.mark.parametrize("name", ["p.npy", "p.csv", "p.h5", "p.h5:/points"])
+def test_scans_into_hdf5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    points = np.stack([np.linspace(-1, 1, 50), np.linspace(1, 2, 50)], axis=1)
+    if name.endswith(".npy"):
+        np.save(name, points)
+    elif name.endswith(".csv"):
+        np.savetxt(name, points, delimiter=",", header="mu,sigma", comments="")
+    else:
+        with h5py.File("p.h5", "w") as file:
+            file["points"] = points
+    answer = read("call", GAUSSIAN, "evaluate", "-p", name, "--out", "e.h5")
+    assert answer["rows"] == 50
+    with h5py.File("e.h5") as file:
+        np.testing.assert_array_equal(file["evaluate"][:, 1], points[:, 1] ** 2)
+    # The same files, where the result is no HDF5 file.
+    assert len(read("call", GAUSSIAN, "evaluate", "-p", name)["result"]) == 50
+
+
+def test_rows_of_fields_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("p.h5", "w") as file:
+        file["p"] = np.rec.fromarrays([[2.0, 3.0], [0.5, 0.6], [7, 8]], names=["sigma", "mu", "other"])
+    answer = read("call", GAUSSIAN, "evaluate", "-p", "p.h5:/p")
+    assert answer["result"] == [[0.5, 4.0], [0.6, 9.0]]
+
+
+def test_a_single_row_is_one_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("p.npy", [[1.0, 2.0]])
+    assert read("call", GAUSSIAN, "sample", "--n", "50", "-p", "p.npy", "--seed", "1", "--out", "s.h5")["rows"] == 50
+    with h5py.File("s.h5") as file:
+        assert file["sample"].attrs["params"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate", "-p", "no.npy"], "params: no.npy cannot be read"),
+        (["evaluate", "-p", "no.h5"], "params: there is no file 'no.h5'"),
+        (["evaluate", "-p", "two.h5"], "two.h5 has /a, /b: write two.h5:/a"),
+        (["evaluate", "-p", "two.h5:/c"], "there is no /c"),
+        (["evaluate", "-p", "two.h5:/a"], "params has shape (4, 1)"),
+        (["log_density", "--x", "no.csv"], "no.csv cannot be read"),
+        (["log_density", "--x", "1,2"], "x has shape (1, 2)"),
+        (["sample", "--n", "-1"], "n is -1"),
+        (["sample", "--seed", "-1"], "seed is -1"),
+        (["sample", "-p", "sigma=-1"], "'sigma' is -1.0, outside"),
+    ],
+)
+def test_bad_input_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("two.h5", "w") as file:
+        file["a"], file["b"] = np.arange(4.0), np.arange(5.0)
+    assert message in fail("call", GAUSSIAN, *words, "--out", "x.h5")
+    assert not [name for name in os.listdir() if name.startswith("x")]
+
+
+def test_finite_differences_into_hdf5(tmp_path: Path) -> None:
+    out = str(tmp_path / "g.h5")
+    words = ("call", GAUSSIAN, "log_density_gradient", "--x", "1;2", "--finite-difference", "--out", out)
+    assert read(*words)["rows"] == 2
+    with h5py.File(out) as file:
+        np.testing.assert_allclose(file["log_density_gradient"][:, 1], [1.0, 2.0], rtol=1e-6)
+        assert file["log_density_gradient"].attrs["method"] == "finite-difference"
+
+
+def test_a_sample_that_is_begun_again_with_another_seed(tmp_path: Path) -> None:
+    """A file is gone on with or refused, and the command says which."""
+    out = tmp_path / "s.h5"
+    code = f"""if True:
+        import os, signal, sys
+        from demos_hpc import writing
+        from demos_hpc.cli import main
+        real, n = os.pwrite, [0]
+        def pwrite(*arguments):
+            n[0] += 1
+            if n[0] == 6:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments)
+        os.pwrite = pwrite
+        sys.argv = "demos-hpc call {GAUSSIAN} sample --n 100000 --seed 1 --out {out}".split()
+        main()
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -9, done.stderr
+    words = ("call", GAUSSIAN, "sample", "--n", "100000", "--out", str(out))
+    assert "seed is 1 there, 2 here" in fail(*words, "--seed", "2")
+    result = invoke(*words)
+    assert result.exit_code == 0
+    assert " of 100000 rows: going on" in result.stderr
+    with h5py.File(out) as file:
+        np.testing.assert_array_equal(file["sample"][()], demos_hpc.local(GAUSSIAN).sample(100_000, seed=1))
