@@ -23,7 +23,7 @@ from .hdf5_format import (
 )
 from .messages import Array
 from .runs import Run
-from .selection import Axis, IndexArray, Span, imagine_chunks
+from .selection import Axis, IndexArray, Span, count_chunks, imagine_chunks
 from .sources import Source
 
 #: Bytes of what is read at a time to pick from, more where one chunk has more.
@@ -109,6 +109,17 @@ class DataSet:
             if last >= length:
                 raise InvalidInput(f"{self.name}, axis {nth}: index {last} is out of range, the axis has {length}")
         return math.prod(run.counts) * self.row_dtype(run.fields).itemsize
+
+    def measure_chunks(self, run: Run) -> int:
+        """Bytes of the chunks that a run touches, of which each is read, and inflated, as a whole."""
+        if self.chunks is None or not run.axes:
+            return 0
+        chunk_bytes = self.dtype.itemsize * math.prod(self.chunks)
+        if not run.is_flat:
+            return chunk_bytes * math.prod(map(count_chunks, run.axes, self.chunks))
+        indices = run.axes[0]
+        assert not isinstance(indices, Span)
+        return chunk_bytes * len(np.unique(self._find_chunks(self._find_places(indices))))
 
     def read(self, run: Run, cache: ChunkCache, out: Array | None = None) -> Array:
         """The elements of ``run``, shaped as its counts; into ``out``, C-contiguous, where that is given.
@@ -265,9 +276,8 @@ class DataSet:
         if self._offset is not None:
             self._read_raw(indices, 1, dtype, out)
             return
-        places = np.unravel_index(indices, shape)
-        grid = [-(-n // tile) for n, tile in zip(shape, self._tile, strict=True)]
-        chunks = np.ravel_multi_index([place // tile for place, tile in zip(places, self._tile, strict=True)], grid)
+        places = self._find_places(indices)
+        chunks = self._find_chunks(places)
         order = np.argsort(chunks, kind="stable")
         for start, stop in pairwise(_find_edges(chunks[order])):
             some = order[start:stop]
@@ -275,6 +285,17 @@ class DataSet:
             axes = tuple(Span(b, 1, min(t, n - b)) for b, t, n in zip(begins, self._tile, shape, strict=True))
             block = self._get_block(axes, run.fields, dtype, cache)
             out[some] = block[tuple(place[some] - begin for place, begin in zip(places, begins, strict=True))]
+
+    def _find_places(self, indices: IndexArray) -> tuple[IndexArray, ...]:
+        """Indices along each axis, of elements of the flattened dataset."""
+        assert self.shape is not None
+        return np.unravel_index(indices, self.shape)
+
+    def _find_chunks(self, places: Sequence[IndexArray]) -> IndexArray:
+        """The numbers of the chunks that elements are in."""
+        assert self.shape is not None
+        grid = [-(-n // tile) for n, tile in zip(self.shape, self._tile, strict=True)]
+        return np.ravel_multi_index([place // tile for place, tile in zip(places, self._tile, strict=True)], grid)
 
 
 def _spans(axes: Sequence[Axis]) -> tuple[Span, ...]:

@@ -20,7 +20,7 @@ from .hdf5 import DataFile, split_path
 from .hdf5_format import describe_dtype
 from .messages import Array, FloatArray
 from .runs import Run, read_run
-from .selection import LARGE_BYTES, MOST_UNIT_BYTES, Span
+from .selection import LARGE_BYTES, MOST_READ_BYTES, MOST_UNIT_BYTES, Span
 from .spec import Dataset
 from .tables import Table, measure_table, read_table
 
@@ -101,11 +101,12 @@ class Library:
             n_bytes = math.prod(run.counts) * RAGGED_BYTES
         elif n_bytes != row_bytes * count:
             raise InvalidInput(f"{count} rows of {dataset.name} have {n_bytes} bytes, not {count} times {row_bytes}")
-        if n_bytes > MOST_UNIT_BYTES:
-            raise TooLarge(
-                f"{count} rows of {dataset.name} in one unit, {n_bytes} bytes; a worker reads {MOST_UNIT_BYTES} at a"
-                " time: ask for fewer, or for a part of each"
-            )
+        for size, most in ((n_bytes, MOST_UNIT_BYTES), (dataset.measure_chunks(run), MOST_READ_BYTES)):
+            if size > most:
+                raise TooLarge(
+                    f"{count} rows of {dataset.name} in one unit, for which {size} bytes are read; a worker reads"
+                    f" {most} at a time: ask for fewer, or for a part of each"
+                )
         if kind != "rows":
             return None
         dtype = dataset.row_dtype(run.fields)
@@ -121,6 +122,8 @@ class Library:
             n = count_slabs(dataset.shape, dataset.dtype.itemsize)
             if first + count > n:
                 raise InvalidInput(f"checksums {first} to {first + count} of {dataset.name}, which has {n}")
+            if count * SLAB_BYTES > MOST_UNIT_BYTES:
+                raise TooLarge(f"{count} checksums of {SLAB_BYTES} bytes each in one unit: ask for fewer")
             digests = np.empty((count, 32), np.uint8)
             for nth in range(count):
                 digests[nth] = np.frombuffer(digest_slab(dataset, self._cache, first + nth), np.uint8)

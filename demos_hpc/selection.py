@@ -26,6 +26,8 @@ READ_BYTES = 8 << 20
 #: Bytes of an answer beyond which a unit is cut within chunks, and beyond which a worker does not compute it.
 LARGE_BYTES = 64 << 20
 MOST_UNIT_BYTES = 256 << 20
+#: Bytes of chunks beyond which a worker does not begin to read them for one unit.
+MOST_READ_BYTES = 16 << 30
 #: Indices of a list that go with every unit, where another axis is better to cut.
 MOST_LISTED = 4096
 #: Rows that several selections may have for them to become one list.
@@ -258,7 +260,7 @@ def cut(
         layer = stored[0] * math.prod(shape[1:]) if chunks and shape else max(1, UNIT_BYTES // max(file_bytes, 1))
         beside = math.prod(-(-n // length) for n, length in zip(shape[1:], stored[1:], strict=False))
         return Cut(0, _limit(_cut_list(indices, layer, item_bytes, chunk_bytes, beside), item_bytes))
-    touched = [_count_chunks(axis, length) for axis, length in zip(axes, stored, strict=True)]
+    touched = [count_chunks(axis, length) for axis, length in zip(axes, stored, strict=True)]
     axis = touched.index(max(touched))
     listed = selection.list_axis
     if listed is not None and (touched[listed] == touched[axis] or counts[listed] > MOST_LISTED):
@@ -282,7 +284,7 @@ def imagine_chunks(shape: Sequence[int], item_bytes: int, n_bytes: int) -> tuple
     return tuple(reversed(lengths))
 
 
-def _count_chunks(axis: Axis, length: int) -> int:
+def count_chunks(axis: Axis, length: int) -> int:
     """Chunks of ``length`` that an axis takes something of."""
     if not isinstance(axis, Span):
         return 1 + int(np.count_nonzero(np.diff(axis // length)))

@@ -137,7 +137,7 @@ class Served:
         """How a request is worked on; `InvalidInput`, `NotOffered` or `TooLarge` where it is not."""
         header = frame.header
         if header.operation in OF_DATA:
-            return make_data_plan(self.spec, frame)
+            return make_data_plan(self.spec, frame, self._max_request_bytes)
         if header.flags & _RESIDENT and header.operation in LIKELIHOODS:
             return self._plan_resident(frame)
         layout = frame.layout

@@ -6,6 +6,7 @@ reception, a dispatcher and a worker, moved along by hand, so that a run is the 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
@@ -14,14 +15,18 @@ import random
 import socket
 import struct
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import h5py
 import numpy as np
 
 from demos_hpc import dispatcher as dispatcher_module
@@ -38,6 +43,8 @@ from demos_hpc.messages import Array, Flag, Kind, Offer, Operation, from_json, t
 from demos_hpc.model import LoadedModel
 from demos_hpc.peers import Person
 from demos_hpc.reception import Reception
+from demos_hpc.sources import find_identity
+from demos_hpc.spec import Dataset
 from demos_hpc.testing import Gaussian
 from demos_hpc.transport import PARTING
 from demos_hpc.transport.compression import Compressor, is_available
@@ -98,6 +105,28 @@ def spell(packed: Packed | bytes) -> bytes:
     return data + bytes(-len(data) % ALIGNMENT)
 
 
+@cache
+def find_data() -> Path:
+    """A file of data, kept until Python ends."""
+    directory = tempfile.TemporaryDirectory(prefix="demos-hostile-")
+    atexit.register(directory.cleanup)
+    path = Path(directory.name) / "data.h5"
+    with h5py.File(path, "w") as file:
+        file["rows"] = np.arange(400.0).reshape(100, 4)
+        file.create_dataset("packed", data=np.arange(400).reshape(100, 4), chunks=(7, 3), compression="gzip")
+        file["text"] = ["a", "bb", ""] * 5
+    return path
+
+
+class Holder(Gaussian):
+    """A `Gaussian` with datasets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        names = ("rows", "packed", "text")
+        self.spec = replace(self.spec, datasets=tuple(Dataset(name, f"{find_data()}:/{name}") for name in names))
+
+
 class Rights:
     """Everybody may do everything but what would end the service."""
 
@@ -109,7 +138,10 @@ class Service:
     """A server and one good worker."""
 
     def __init__(self) -> None:
-        self.config = Config(timeout=TIMEOUT, max_request_bytes=64 << 20, chunk_seconds=1e-4, heartbeat=1e3)
+        spool = str(find_data().parent / "spool")
+        self.config = Config(
+            timeout=TIMEOUT, max_request_bytes=64 << 20, chunk_seconds=1e-4, heartbeat=1e3, spool=spool
+        )
         self.ahead = 0.0
         self.port = StreamPort()
         accounts = Accounts(name="hostile", rights=Rights())
@@ -130,8 +162,8 @@ class Service:
         port = StreamPort()
         here, there = socket.socketpair()
         self.dispatcher.add_worker(self.port.add(here, "worker"), Person("ada"))
-        self.worker = Worker("worker", port, port.add(there, "dispatcher"))
-        self.worker.offer(lambda: LoadedModel(Gaussian()), "this process")
+        self.worker = Worker("worker", port, port.add(there, "dispatcher"), config=self.config)
+        self.worker.offer(lambda: LoadedModel(Holder()), "this process")
         self._ports = [self.port, port]
         #: All that is open for those who have come.
         self.sockets = {here, there}
@@ -190,6 +222,8 @@ class Service:
             for n in (1, 5, 3000):
                 found = model.log_density(x[:n], [0.5, 2.0])
                 np.testing.assert_allclose(found, Gaussian().log_density(x[:n], np.array([0.5, 2.0])), rtol=1e-12)
+            for name, mean in (("rows", 199.5), ("packed", 199.5)):
+                assert model.dataset(name, direct=False)[()].mean() == mean
         finally:
             port.close()
             self.turn()
@@ -203,7 +237,7 @@ class Service:
 
 def make_offer() -> Offer:
     """Of a worker with a model of its own."""
-    return Offer("evil", "f", "s", LoadedModel(Gaussian(name="evil")).spec.to_dict())
+    return Offer("evil", "f", "s", spec=LoadedModel(Gaussian(name="evil")).spec.to_dict())
 
 
 def make_corpus() -> list[bytes]:
@@ -211,6 +245,12 @@ def make_corpus() -> list[bytes]:
     x, wide, p = np.zeros((3, 1)), np.zeros((2100, 1)), np.array([0.0, 1.0])
     call = {"model": 1, "n_rows": 3, "id": 1}
     large = {**call, "n_rows": 2100}
+    data = {"model": 1, "id": 1, "operation": Operation.DATASET}
+    asked = {"dataset": "rows", "identity": find_identity(str(find_data())), "kind": "rows", "row_bytes": 32}
+    asked |= {"axes": [[0, 1, 100], [0, 1, 4]], "axis": 0, "fields": None, "is_flat": False}
+    listed = {**asked, "dataset": "packed", "axes": [None, [0, 1, 4]]}
+    upload = {"upload": "5" * 64, "rows": 3, "columns": 1, "do": "find"}
+    of_text = {**asked, "dataset": "text", "kind": "text", "axes": [[0, 2, 5]]}
     frames: list[Packed] = [
         pack(Kind.REQUEST, [x, p], operation=Operation.LOG_DENSITY, **call),
         pack(Kind.REQUEST, [x], operation=Operation.LOG_DENSITY, **call),
@@ -225,6 +265,12 @@ def make_corpus() -> list[bytes]:
         pack(Kind.REQUEST, [wide[:2048], p], operation=Operation.LOG_DENSITY, **{**call, "n_rows": 6000}),
         pack(Kind.ROWS, [wide[:2048]], operation=Operation.LOG_DENSITY, **{**call, "n_rows": 2048}, first_row=2048),
         pack(Kind.ROWS, [wide[:1904]], operation=Operation.LOG_DENSITY, **{**call, "n_rows": 1904}, first_row=4096),
+        pack(Kind.REQUEST, [to_json(asked), np.array([0, 50, 100])], **data, n_rows=100),
+        pack(Kind.REQUEST, [to_json(listed), np.array([0, 1, 3]), np.array([5, 50, 99])], **data, n_rows=3),
+        pack(Kind.REQUEST, [to_json(of_text), np.array([0, 5])], **data, n_rows=5),
+        pack(Kind.REQUEST, [to_json(asked), np.array([0, 1])], **{**data, "operation": Operation.DIGEST}, n_rows=1),
+        pack(Kind.REQUEST, [to_json({"dataset": "text"})], **{**data, "operation": Operation.DESCRIBE}, n_rows=1),
+        pack(Kind.REQUEST, [to_json(upload)], **{**data, "operation": Operation.UPLOAD}, n_rows=1),
         pack(Kind.REQUEST, operation=Operation.METADATA, id=1),
         pack(Kind.REQUEST, [to_json({"model": "gaussian"})], operation=Operation.METADATA, id=1),
         pack(Kind.REQUEST, [to_json({"mu": 0.5})], operation=Operation.SET_PARAMS, id=1, model=1),
