@@ -1,21 +1,28 @@
 /*
- * demos.h: every number and every offset that C, Fortran and Python share.
+ * demos.h: what C, C++, Fortran and Python share: the numbers of the wire, and how a code becomes a model.
  *
- * This header is the home of the wire format (specification: csrc/WIRE.md).
- * demos_hpc/wire.py, messages.py and errors.py mirror it, and
- * tests/test_wire.py reads this very file through cffi and holds them together,
- * so it uses no preprocessor beyond the guards below.
+ * For whoever has a code to be served, this header is the manual of it; docs/legacy.md has a first example. Part 1 is
+ * the wire (specification: csrc/WIRE.md), 2 the table of functions that a model is, 3 the way there for a code of
+ * scalar functions, 4 random numbers, 5 errors, 6 configuration, 7 what calls a model.
  *
- * C11. All integers on the wire are little-endian.
+ * This header is the home of every number in it. demos_hpc/wire.py, messages.py and errors.py mirror the wire, tests
+ * hold them together; demos_hpc/native.py reads this very file through cffi. So it uses no preprocessor beyond what
+ * stands at its two ends, and array sizes are plain numbers.
+ *
+ * C11 and C++17; no MPI. All integers on the wire are little-endian. Every function may be called by any thread.
  */
 #ifndef DEMOS_H
 #define DEMOS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
+
+/* ---- 1. The wire ------------------------------------------------------------------------------------------------ */
 
 /* "DMOS" read as a little-endian uint32. */
 enum demos_wire {
@@ -145,6 +152,229 @@ typedef struct demos_array {
     uint64_t shape[8];
 } demos_array;
 
+/* ---- 2. A model ------------------------------------------------------------------------------------------------- */
+
+/*
+ * What a code provides to be served is a table of functions, demos_model. A shared library that exports
+ * demos_model_init(), which fills one in, is a plug-in: `demos-hpc serve ./libmy_model.so`.
+ *
+ * Stability. A model that was built against version 1.m of this interface is served by every library of version 1.n,
+ * n >= m: members are added at the end of the structures below only, `size` says up to where the model knows them, and
+ * those that it does not know count as NULL or 0. Numbers keep their meaning, functions their arguments. Another major
+ * version, or a newer minor one than the library's, is refused with both numbers.
+ */
+enum demos_abi {
+    DEMOS_ABI_MAJOR = 1,
+    DEMOS_ABI_MINOR = 0,
+    DEMOS_MESSAGE_BYTES = 1024 /* of demos_error.message */
+};
+
+/* What a model says of itself in demos_model.flags; 0 is always safe. */
+enum demos_model_flag {
+    DEMOS_THREAD_SAFE = 1,   /* several threads may call its functions at a time, with the same `user` */
+    DEMOS_REENTRANT = 2,     /* ... with a `user` each, made by create(): it has no state outside of that */
+    DEMOS_SINGLE = 4,        /* computes in single precision: about 7 digits are right */
+    DEMOS_ROWS_DEPEND = 8,   /* the last bits of a row depend on the rows it is computed with (matrix products): whole
+                              * blocks of rows are computed together, in one thread */
+    DEMOS_OWN_RANDOM = 16,   /* draws from a generator of its own: the same seed gives other draws */
+    DEMOS_ONE_POINT = 32     /* takes one point a call: params_stride is always 0 */
+};
+
+/* Why a call failed: memory of the caller, in which the callee writes; demos_fail() does it. */
+typedef struct demos_error {
+    int32_t status;     /* enum demos_status */
+    char message[1024]; /* names the thing, the value and the remedy; ends with 0; UTF-8 */
+} demos_error;
+
+/*
+ * A stream of random numbers, Philox4x64-10 (Salmon et al., SC11; csrc/WIRE.md, 8): a function of seed and place, never
+ * of rank or thread. Its members are nobody's business but the library's.
+ */
+typedef struct demos_stream {
+    uint64_t key[2];
+    uint64_t counter[4];
+    uint64_t buffer[4];
+    uint32_t used; /* of buffer; 4: none is left */
+    uint32_t reserved;
+} demos_stream;
+
+/*
+ * A model. A member that is NULL is not offered; one of log_density, sample and evaluate has to be there.
+ *
+ * Arrays are C-contiguous doubles: n rows of d observables, p parameters, q outputs, as many as the spec names. They
+ * belong to the caller and last until the function returns; inputs are not changed. `params` is one point [p] for all
+ * rows where params_stride is 0, and [n][p], a point for each row, where it is p: that of row i begins at
+ * params + i * params_stride in both cases.
+ *
+ * Values: rows outside of the support have log-density -inf, rows with nan in them nan; neither is an error. An error
+ * is returned as DEMOS_MODEL_FAILED, or as DEMOS_INVALID_INPUT where only the caller can do something about it, with a
+ * text in `error`. No function calls exit() or abort(), throws, or leaves by longjmp(): that costs the process.
+ */
+typedef struct demos_model {
+    uint32_t size;  /* sizeof(demos_model), DEMOS_ABI_MAJOR and DEMOS_ABI_MINOR of whoever fills it in */
+    uint16_t major;
+    uint16_t minor;
+    uint32_t flags; /* enum demos_model_flag, added up */
+    uint32_t reserved; /* 0 */
+    /* What the model is, in JSON: {"name": "peak", "parameters": [{"name": "mass", "unit": "GeV", ...}], "observables":
+     * [...], "outputs": [...], ...} (docs/legacy.md). Lives as long as the model; NULL where a file has it. */
+    const char *spec;
+    /* Given to every function as its first argument. */
+    void *user;
+
+    /* log P(x_i | params), normalized over the support that the spec declares. */
+    int32_t (*log_density)(void *user, size_t n, size_t d, size_t p, const double *x /* [n][d] */,
+                           const double *params, size_t params_stride, double *value /* [n] */, demos_error *error);
+    /* The same with its gradient by params, */
+    int32_t (*log_density_gradient)(void *user, size_t n, size_t d, size_t p, const double *x /* [n][d] */,
+                                    const double *params, size_t params_stride, double *value /* [n] */,
+                                    double *gradient /* [n][p] */, demos_error *error);
+    /* and with its gradient by x. */
+    int32_t (*log_density_gradient_x)(void *user, size_t n, size_t d, size_t p, const double *x /* [n][d] */,
+                                      const double *params, size_t params_stride, double *value /* [n] */,
+                                      double *gradient /* [n][d] */, demos_error *error);
+    /* n draws from P at one point, all randomness from `stream`. Called for a block of rows, in order. */
+    int32_t (*sample)(void *user, size_t n, size_t d, size_t p, const double *params /* [p] */, demos_stream *stream,
+                      double *x /* [n][d] */, demos_error *error);
+    /* A forward map: q outputs at each of m points. */
+    int32_t (*evaluate)(void *user, size_t m, size_t p, size_t q, const double *params /* [m][p] */,
+                        double *out /* [m][q] */, demos_error *error);
+    /* A further `user`, for another thread; needed with DEMOS_REENTRANT only. */
+    int32_t (*create)(const struct demos_model *self, void **user, demos_error *error);
+    /* The end of a `user`, of those that create() made and of the model's own; NULL where there is nothing to do. */
+    void (*destroy)(void *user);
+} demos_model;
+
+/*
+ * What a plug-in exports, under this name. *model comes as 0 but for size, major and minor, which are those of the
+ * caller. Either it is assigned as a whole, with the plug-in's own size, major and minor, or its members one by one.
+ * `config` is an object of JSON, the file that was named behind the library, `libmy_model.so:my.json`, or "{}"; it
+ * lasts until the function returns. Called once, before all others.
+ */
+typedef int32_t (*demos_model_init_function)(demos_model *model, const char *config, demos_error *error);
+int32_t demos_model_init(demos_model *model, const char *config, demos_error *error);
+
+/* ---- 3. Scalar functions: ten lines around a code that knows nothing of this ------------------------------------ */
+
+/* P(x | params) or log P. A density P is 0 outside of the support, which becomes -inf; a negative one is the model's
+ * error; nan stays nan. */
+typedef double (*demos_density_function)(const double *x /* [d] */, const double *params /* [p] */);
+/* log P, and its gradient by params [p] or by x [d]. */
+typedef double (*demos_gradient_function)(const double *x /* [d] */, const double *params /* [p] */, double *gradient);
+/* One draw; random numbers from demos_uniform() and demos_normal(), or from a generator of its own, which has to be
+ * said (DEMOS_OWN_RANDOM). */
+typedef void (*demos_sampler_function)(double *x /* [d] */, const double *params /* [p] */);
+/* The outputs at one point. */
+typedef void (*demos_map_function)(double *out /* [q] */, const double *params /* [p] */);
+
+/* What a code has of them, NULL for what it has not. It lives as long as the model: make it static. */
+typedef struct demos_functions {
+    uint32_t size;  /* sizeof(demos_functions) */
+    uint32_t flags; /* enum demos_model_flag; without one, calls come from one thread at a time */
+    demos_density_function density;
+    demos_density_function log_density; /* where both are there, this one is called */
+    demos_gradient_function log_density_gradient;
+    demos_gradient_function log_density_gradient_x;
+    demos_sampler_function sample;
+    demos_map_function evaluate;
+} demos_functions;
+
+/*
+ * Makes a model of scalar functions. All of *model is set but `spec`, which stays as it is:
+ *
+ *     static const demos_functions functions = {
+ *         .size = sizeof functions, .density = my_model_density, .sample = my_model_sample};
+ *
+ *     int32_t demos_model_init(demos_model *model, const char *config, demos_error *error) {
+ *         (void)config;
+ *         return demos_adapt(&functions, model, error);
+ *     }
+ *
+ * model->size says how much memory *model has, as it does in demos_model_init(); sizeof(demos_model) elsewhere.
+ */
+int32_t demos_adapt(const demos_functions *functions, demos_model *model, demos_error *error);
+
+/* ---- 4. Random numbers ------------------------------------------------------------------------------------------ */
+
+/* The stream of a block under a seed, at its beginning. */
+void demos_stream_set(demos_stream *stream, uint64_t seed, uint64_t block);
+/* The next 64 bits. */
+uint64_t demos_stream_bits(demos_stream *stream);
+/* Uniform in [0, 1), multiples of 2^-53. */
+double demos_stream_uniform(demos_stream *stream);
+/* Standard normal, by the ziggurat method (Marsaglia and Tsang, J. Stat. Softw. 5(8), 2000) with 256 layers. Takes its
+ * bits as NumPy's Generator(Philox).standard_normal() does, so that both give the same numbers but for rounding. */
+double demos_stream_normal(demos_stream *stream);
+
+/*
+ * For samplers that take no stream. While a sampler runs, these draw from the stream of the row's block, in the thread
+ * that it was called in. Where there is no stream, as in threads that a code has started by itself, they give nan:
+ * demos_use_stream() says which one to use there. It returns the one before, NULL for none.
+ */
+double demos_uniform(void);
+double demos_normal(void);
+demos_stream *demos_use_stream(demos_stream *stream);
+
+/* ---- 5. Errors -------------------------------------------------------------------------------------------------- */
+
+/* Writes status and text, as printf() does, and returns the status: `return demos_fail(error, DEMOS_MODEL_FAILED,
+ * "no table for Z = %d", z);`. `error` may be NULL. */
+int32_t demos_fail(demos_error *error, int32_t status, const char *format, ...);
+/* "MODEL_FAILED" for 3; "UNKNOWN" for what is no status. */
+const char *demos_status_name(int32_t status);
+/* The library's version, "0.1.0". */
+const char *demos_version(void);
+/* 65536 * DEMOS_ABI_MAJOR + DEMOS_ABI_MINOR of the library. */
+uint32_t demos_abi_version(void);
+
+/* ---- 6. Configuration ------------------------------------------------------------------------------------------- */
+
+/* A member of the object that `config` is. Where it has none of this name, or null, the value stays as it was: set the
+ * default before. DEMOS_INVALID_INPUT where it is something else than a number, or a text of less than `size` bytes. */
+int32_t demos_config_number(const char *config, const char *name, double *value, demos_error *error);
+int32_t demos_config_text(const char *config, const char *name, char *text, size_t size, demos_error *error);
+
+/* ---- 7. Calling a model: for workers, in C and in Python; no model needs it -------------------------------------- */
+
+/* Calls a plug-in's demos_model_init, and checks what it has filled in. */
+int32_t demos_init_model(demos_model_init_function init, const char *config, demos_model *model, demos_error *error);
+/* Copies what is known of a model that somebody filled in; its version, size, flags and functions are right then. */
+int32_t demos_check_model(const demos_model *given, demos_model *model, demos_error *error);
+/* The end of a model: destroys its `user`. */
+void demos_end_model(demos_model *model);
+
+/*
+ * Calls the functions of a model, rows being split over threads where its flags allow; results do not depend on how
+ * many there are. A model without DEMOS_THREAD_SAFE or DEMOS_REENTRANT gets one. A caller serves one call at a time.
+ */
+typedef struct demos_caller demos_caller;
+int32_t demos_caller_open(const demos_model *model /* checked; copied */, size_t d, size_t p, size_t q, int32_t threads,
+                          demos_caller **caller, demos_error *error);
+void demos_caller_close(demos_caller *caller);
+/* Threads that compute, the calling one included. */
+int32_t demos_caller_threads(const demos_caller *caller);
+
+/* As the members of demos_model; the gradient of a row of -inf is set to 0. */
+int32_t demos_call_log_density(demos_caller *caller, size_t n, const double *x, const double *params,
+                               size_t params_stride, double *value, demos_error *error);
+int32_t demos_call_log_density_gradient(demos_caller *caller, size_t n, const double *x, const double *params,
+                                        size_t params_stride, double *value, double *gradient, demos_error *error);
+int32_t demos_call_log_density_gradient_x(demos_caller *caller, size_t n, const double *x, const double *params,
+                                          size_t params_stride, double *value, double *gradient, demos_error *error);
+int32_t demos_call_evaluate(demos_caller *caller, size_t m, const double *params, double *out, demos_error *error);
+/* n draws from a stream that the caller has. */
+int32_t demos_call_sample(demos_caller *caller, size_t n, const double *params, demos_stream *stream, double *x,
+                          demos_error *error);
+/* Draws first_row to first_row + n of the sequence that the seed names; first_row begins a block of block_rows. */
+int32_t demos_call_sample_rows(demos_caller *caller, uint64_t seed, uint64_t first_row, size_t n, size_t block_rows,
+                               const double *params, double *x, demos_error *error);
+/* Sums over blocks of block_rows rows of the log-density at k points, and of its gradient unless that is NULL: the
+ * partial sums of a likelihood (csrc/WIRE.md, 6), B = ceil(n / block_rows). */
+int32_t demos_call_log_likelihood(demos_caller *caller, size_t n, const double *x, size_t k,
+                                  const double *params /* [k][p] */, size_t block_rows, double *sum /* [k][B] */,
+                                  double *gradient /* [k][B][p] */, demos_error *error);
+
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif
