@@ -19,9 +19,11 @@ from test_cli import DEMOS, GAUSSIAN, fail, invoke, read
 
 import demos_hpc
 from demos_hpc.cli.brackets import Cutting, read_key
-from demos_hpc.cli.datasets import format_value, iterate_rows, name_columns
+from demos_hpc.cli.datasets import format_value, iterate_rows, name_columns, tabulate
+from demos_hpc.cli.examination import _ask_for_datasets
 from demos_hpc.errors import InvalidInput
 from demos_hpc.library import compute_checksum
+from demos_hpc.model import load
 
 ROWS = np.random.default_rng(3).normal(size=(100, 3))
 EVENTS = np.array(
@@ -215,6 +217,19 @@ def test_info_has_the_datasets(model: str) -> None:
     assert [dataset["name"] for dataset in read("info", model)["datasets"]] == ["plain", "events", "wrong", "gone"]
     assert "Datasets" not in invoke("info", GAUSSIAN).stdout
     assert "plain" in invoke("info", "data.h5").stdout
+
+
+def test_info_does_not_wait_for_workers_that_compute(model: str) -> None:
+    class Busy:
+        spec = load(model).spec
+
+        def describe_datasets(self, timeout: float) -> Any:
+            raise TimeoutError
+
+    described = _ask_for_datasets(Busy())  # type: ignore[arg-type]
+    assert [dataset["name"] for dataset in described] == ["plain", "events", "wrong", "gone"]
+    assert {dataset["problem"] for dataset in described} == {"no worker has answered within 10 s"}
+    assert tabulate(described).row_count == 4
 
 
 def test_describe(model: str) -> None:
