@@ -14,6 +14,7 @@ import fcntl
 import math
 import os
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,9 @@ from .messages import Array
 #: What a file that is not complete is called behind its name, and one that is being made.
 PARTIAL, NEW = ".partial", ".partial.new"
 _COUNT = np.dtype("<i8")
+#: A lock (struct flock) that belongs to the open file: those of HDF5, which are others, do not get in its way, and it
+#: ends with the process.
+_WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -247,8 +251,8 @@ def _lock(path: Path, flags: int, opened: contextlib.ExitStack) -> int | None:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InvalidInput(f"{path} is in the way: it is no regular file")
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+        except (BlockingIOError, PermissionError):
             raise InvalidInput(
                 f"{path} is being written by another process: wait for it, or choose another name"
             ) from None

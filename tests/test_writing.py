@@ -740,11 +740,19 @@ def test_two_who_begin_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_file_systems_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def flock(descriptor: int, how: int) -> None:
+    def fcntl(descriptor: int, command: int, lock: bytes) -> None:
         raise OSError(errno.ENOLCK, "no locks")
 
-    monkeypatch.setattr(result_files.fcntl, "flock", flock)
+    monkeypatch.setattr(result_files.fcntl, "fcntl", fcntl)
     write(path, order())
+    np.testing.assert_array_equal(read(path, "rows"), ROWS)
+
+
+@pytest.mark.parametrize("locking", ["TRUE", "FALSE", "BEST_EFFORT"])
+def test_locks_of_hdf5_do_not_get_in_the_way(path: Path, monkeypatch: pytest.MonkeyPatch, locking: str) -> None:
+    monkeypatch.setenv("HDF5_USE_FILE_LOCKING", locking)
+    code = "import sys, test_writing as t; from pathlib import Path; t.write(Path(sys.argv[1]), t.order())"
+    run_python(code, str(path))
     np.testing.assert_array_equal(read(path, "rows"), ROWS)
 
 
