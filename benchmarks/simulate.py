@@ -12,7 +12,7 @@ Payload is not simulated: ``--handling`` is that of small frames, as where data 
 Rows that travel keep the dispatcher busy in proportion; give their cost per chunk instead.
 
 Two cases. *Given chunks*: one unit of work is one chunk, as where a single row takes that long. *Rows of 1 ms*:
-the scheduler cuts as it sees fit (`demos_hpc.pool`). Replicas are dispatchers of their own, each with its share of
+the scheduler cuts as it sees fit (`demos_hpc.queues`). Replicas are dispatchers of their own, each with its share of
 workers and of the rows; as they are alike and know nothing of one another, a few are simulated in place of all, with
 different random durations, and the slowest sets the wall time.
 """

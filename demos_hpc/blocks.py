@@ -36,7 +36,8 @@ def sum_blocks(values: Array, block_rows: int) -> Array:
     """
     n = len(values)
     if 0 < n <= block_rows and values.ndim == 1:
-        return values.sum(keepdims=True)
+        total: Array = values.sum(keepdims=True)
+        return total
     whole = n - n % block_rows
     blocks = values[:whole].reshape(n // block_rows, block_rows, *values.shape[1:])
     # (blocks, ..., rows): rows last and contiguous, so that NumPy adds each block pairwise, in one fixed order.

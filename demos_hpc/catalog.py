@@ -7,6 +7,7 @@ from collections.abc import Callable
 from .errors import DemosError, InvalidInput, ModelFailed
 from .logs import warn
 from .messages import Failure, Flag, Kind, Offer, to_json
+from .placement import Placement
 from .refusals import send_failure
 from .served import ParamStore, Served
 from .spec import ModelSpec
@@ -19,6 +20,8 @@ class Catalog:
 
     def __init__(self, n_offers: int, max_request_bytes: int) -> None:
         self.models: dict[int, Served] = {}
+        #: At which places the data of models are held.
+        self.placement = Placement()
         #: Where server-side parameters are kept, if anywhere.
         self.store: Callable[[str], ParamStore] | None = None
         self._offers_due = n_offers
@@ -40,9 +43,15 @@ class Catalog:
         if is_late:
             self._load_failure = None
         served.workers += 1
+        self.placement.join(served.handle, offer.place)
         if offer.fingerprint not in served.fingerprints:
             served.fingerprints.append(offer.fingerprint)
         return served
+
+    def remove(self, served: Served, place: str) -> None:
+        """A worker of this model, from this place, is gone."""
+        served.workers -= 1
+        self.placement.leave(served.handle, place)
 
     def note_failure(self, error: DemosError, *, is_late: bool = False) -> None:
         """A worker has nothing to offer, for this reason; of one that came late nobody hears while others serve."""

@@ -206,15 +206,14 @@ class Dispatcher:
             link.part()
         else:
             self._departed.append(link)
-        event: Event
         if peer.role == "worker":
             self._batches = {chunk: b for chunk, b in self._batches.items() if b.worker is not link}
             if peer.served is not None:
-                peer.served.workers -= 1
+                self.catalog.remove(peer.served, peer.place)
             elif not peer.has_offered and not peer.is_guest:
                 self.catalog.note_failure(ModelFailed(f"{link.name} was lost before it said what it serves"))
                 self.catalog.answer_all()
-            event = WorkerLost(peer.number)
+            event: Event = WorkerLost(peer.number)
         else:
             self.n_clients -= peer.role == "client"
             event = ClientLost(peer.number)
@@ -280,15 +279,16 @@ class Dispatcher:
         peer.has_offered = True
         event = None
         try:
-            served = self.catalog.add(Offer.from_dict(from_json(get_only_array(frame))), is_late=peer.is_guest)
+            offer = Offer.from_dict(from_json(get_only_array(frame)))
+            served = self.catalog.add(offer, is_late=peer.is_guest)
         except DemosError as error:
             self.catalog.note_failure(error, is_late=peer.is_guest)
             warn(f"{peer.link.name} serves nothing: {error}")
             if peer.is_guest:
                 refuse(peer.link, 0, error)
         else:
-            peer.served = served
-            event = WorkerJoined(peer.number, served.handle)
+            peer.served, peer.place = served, offer.place
+            event = WorkerJoined(peer.number, served.handle, offer.place)
             self.accounts.note_serving(peer, served)
             if len(served.fingerprints) > 1:
                 warn(f"{peer.link.name} is not like other workers of {served.spec.name!r}: last digits may differ")

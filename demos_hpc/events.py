@@ -14,8 +14,11 @@ from .errors import Status
 
 
 class WorkerJoined(NamedTuple):
+    """A worker of this model; those of one ``place`` share memory."""
+
     worker: int
     model: int
+    place: Hashable = None
 
 
 class WorkerLost(NamedTuple):
@@ -43,6 +46,14 @@ class ClientResumed(NamedTuple):
     client: int
 
 
+class Lane(NamedTuple):
+    """The units [first, first + count) of a request, for the workers of one place."""
+
+    place: Hashable
+    first: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+
+
 class RequestArrived(NamedTuple):
     """A call of ``units`` units, ``available`` of which have arrived so far.
 
@@ -51,6 +62,10 @@ class RequestArrived(NamedTuple):
     large request arrives in parts of that size) and is a rectangle in rows of ``period`` units
     (`blocks.limit_run`). Chunks that kill workers are cut into runs of ``block`` units.
     ``deadline`` is a time as ``now`` is, or infinity.
+
+    ``lanes``, in order and without gaps, make up the request where its units have places at which they are best
+    computed; () = anywhere. A chunk does not cross from one into the next. What is for a place without workers,
+    and what is to be computed again, any worker may compute.
     """
 
     request: int
@@ -64,6 +79,7 @@ class RequestArrived(NamedTuple):
     period: int = 1
     limit: int = 2**63
     block: int = 1
+    lanes: tuple[Lane, ...] = ()
 
 
 class UnitsArrived(NamedTuple):

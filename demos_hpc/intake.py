@@ -9,12 +9,16 @@ from typing import Any
 from .accounts import Accounts
 from .calls import Call
 from .catalog import Catalog
+from .data_plan import DataPlan
 from .errors import BadFrame, InvalidInput, StaleRevision
-from .events import Cancelled, Event, RequestArrived, UnitsArrived
+from .events import Cancelled, Event, Lane, RequestArrived, UnitsArrived
 from .messages import Flag, Kind, Operation, from_json, to_json
 from .peers import Peer
+from .plan import Plan
 from .recall import Recall
 from .refusals import refuse
+from .resident_plan import ResidentPlan
+from .served import Served
 from .wire import Frame, pack
 
 _METADATA, _SET_PARAMS = int(Operation.METADATA), int(Operation.SET_PARAMS)
@@ -86,7 +90,14 @@ class Intake:
             plan.period,
             plan.limit,
             plan.block,
+            self._find_lanes(served, plan),
         )
+
+    def _find_lanes(self, served: Served, plan: Plan | DataPlan | ResidentPlan) -> tuple[Lane, ...]:
+        """Where the rows of a request are held, if anywhere."""
+        if not isinstance(plan, ResidentPlan):
+            return ()
+        return self._catalog.placement.find_lanes(served.handle, plan.asked, plan.edges)
 
     def take_rows(self, peer: Peer, frame: Frame, now: float) -> Event | None:
         number = peer.calls.get(frame.header.id)

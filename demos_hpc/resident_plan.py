@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -127,7 +127,8 @@ class ResidentPlan:
         shapes = tuple([(rows, *width) for width in self.widths])
         return layout.shapes == shapes and all(dtype is FLOAT64 for dtype in layout.dtypes)
 
-    def find_edges(self) -> list[int]:
+    @cached_property
+    def edges(self) -> list[int]:
         """The first unit of each stripe of the dataset, then the number of units."""
         stripe_rows = -(-self.reference.rows // STRIPES)
         step = self.span.step * self.span.group * self.block_rows

@@ -9,17 +9,17 @@ The rules, held by ``tests/test_scheduler.py``:
 * a chunk is with at most one live worker; results that nobody waits for are dropped by name;
 * a chunk that has seen two workers die is cut into blocks; a block that again sees two die is the culprit;
 * a failure inside a chunk of several requests fails only the request at fault;
-* worker time is shared fairly (`shares`); queues are bounded; an expired request is never started.
+* worker time is shared fairly (`shares`); queues are bounded; an expired request is never started;
+* what has a place goes to workers of this place while there are any, and no worker is idle that could have work.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from .blocks import limit_run
+from .deadlines import Deadlines
 from .errors import Status
 from .events import (
     Action,
@@ -32,7 +32,7 @@ from .events import (
     Event,
     Evict,
     Forget,
-    Part,
+    Lane,
     RequestArrived,
     ResultArrived,
     Revoke,
@@ -44,13 +44,11 @@ from .events import (
     WorkerJoined,
     WorkerLost,
 )
-from .pool import Chunk, Pool, Request, Worker
-from .shares import Party
+from .pool import Account, Client, Pool
+from .queues import Chunk, Queue, Request, Worker, cut
 
 #: Deaths that a chunk may see before it is cut into blocks, and a block before it is blamed.
 DEATHS = 2
-#: Runs that a part is cut into at once. One of more blocks is cut twice, since a list of them all would be too long.
-MOST_RUNS = 4096
 
 _OK = int(Status.OK)
 _STATUSES = frozenset(Status)
@@ -64,18 +62,6 @@ class Limits(NamedTuple):
     chunk_timeout: float
 
 
-class _Client:
-    """A client, with an account at each model that it calls."""
-
-    __slots__ = ("accounts", "is_stalled", "requests", "user")
-
-    def __init__(self, user: str) -> None:
-        self.user = user
-        self.is_stalled = False
-        self.accounts: dict[int, tuple[Pool, Party[Request]]] = {}
-        self.requests: dict[int, Request] = {}
-
-
 class Scheduler:
     """The state of one dispatcher's work; see the module."""
 
@@ -84,10 +70,10 @@ class Scheduler:
         self.is_draining = False
         self._pools: dict[int, Pool] = {}
         self._workers: dict[int, Worker] = {}
-        self._clients: dict[int, _Client] = {}
+        self._clients: dict[int, Client] = {}
         self._requests: dict[int, Request] = {}
         self._chunks: dict[int, Chunk] = {}
-        self._deadlines: list[tuple[float, int]] = []
+        self._deadlines = Deadlines()
         #: When to look for workers that are past their time.
         self._next_check = math.inf
         self._last_chunk = 0
@@ -125,7 +111,7 @@ class Scheduler:
     @property
     def next_deadline(self) -> float:
         """When `Tick` has to come at the latest; infinity where nothing waits for the clock."""
-        return min(self._deadlines[0][0], self._next_check) if self._deadlines else self._next_check
+        return min(self._deadlines.first, self._next_check)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What is to be done about ``event``, which happened at ``now`` (seconds on any steady clock)."""
@@ -142,16 +128,16 @@ class Scheduler:
             return
         account = client.accounts.get(event.model)
         if account is None:
-            pool = self._pool(event.model)
-            account = client.accounts[event.model] = pool, pool.shares.join(client.user)
-            if client.is_stalled:
-                pool.shares.suspend(account[1])
-        pool, party = account
+            account = client.accounts[event.model] = Account(self._pool(event.model), client)
+        pool = account.pool
         refusal = None
         if self.is_draining:
             refusal = SendFailure(event.request, Status.DRAINING, "the server is ending; try another")
         elif event.units < 1:
             refusal = SendFailure(event.request, Status.INVALID_INPUT, f"a request of {event.units} units of work")
+        elif event.lanes and not _is_partition(event.lanes, event.units):
+            message = f"lanes {event.lanes} do not make up the {event.units} units of a request"
+            refusal = SendFailure(event.request, Status.INTERNAL, message)
         elif event.deadline <= now:
             refusal = SendFailure(event.request, Status.DEADLINE, "the deadline had passed when the request arrived")
         elif len(client.requests) >= self.limits.max_queued_requests:
@@ -161,28 +147,31 @@ class Scheduler:
         if refusal:
             actions += (refusal, Forget(event.request))
             return
-        request = pool.accept(event, party)
+        request = pool.accept(event, account)
         self._requests[event.request] = client.requests[event.request] = request
         if event.deadline < math.inf:
-            self._watch(event)
+            self._deadlines.add(event.request, event.deadline, self._requests)
         whole = pool.take_whole(request)
         if whole is not None:
-            self._assign(whole, now, actions)
+            self._assign(pool, whole, pool.common, now, actions)
             return
-        pool.wait(request, event.available)
-        self._fill(pool, now, actions)
+        request.add(event.available)
+        if event.lanes:
+            self._fill_for(request, now, actions)
+        else:
+            self._fill(pool, (), now, actions)
 
     def _units_arrived(self, event: UnitsArrived, now: float, actions: list[Action]) -> None:
         request = self._requests.get(event.request)
         if request is not None:
-            request.pool.wait(request, event.units)
-            self._fill(request.pool, now, actions)
+            request.add(event.units)
+            self._fill_for(request, now, actions)
 
     def _cancelled(self, event: Cancelled, now: float, actions: list[Action]) -> None:
         request = self._requests.get(event.request)
         if request is not None:
             self._fail(request, SendFailure(event.request, Status.CANCELLED, "cancelled"), actions)
-            self._fill(request.pool, now, actions)
+            self._fill_for(request, now, actions)
 
     def _fail(self, request: Request, failure: SendFailure, actions: list[Action]) -> None:
         actions.append(failure)
@@ -191,7 +180,7 @@ class Scheduler:
     def _end(self, request: Request, actions: list[Action]) -> None:
         """Nothing more is done for this request."""
         self._forget(request, actions)
-        request.pool.drop(request)
+        request.drop()
         actions += [
             Revoke(chunk.worker.id, chunk.id)
             for chunk in request.chunks
@@ -208,7 +197,7 @@ class Scheduler:
         actions.append(Forget(event.request))
 
     def _client_joined(self, event: ClientJoined, now: float, actions: list[Action]) -> None:
-        self._clients[event.client] = _Client(event.user)
+        self._clients[event.client] = Client(event.user)
 
     def _client_lost(self, event: ClientLost, now: float, actions: list[Action]) -> None:
         client = self._clients.pop(event.client, None)
@@ -216,50 +205,55 @@ class Scheduler:
             return
         for request in client.requests.values():
             self._end(request, actions)
-        for pool, _ in client.accounts.values():
-            self._fill(pool, now, actions)
+        for account in client.accounts.values():
+            self._fill(account.pool, account.parties, now, actions)
 
     def _client_stalled(self, event: ClientStalled, now: float, actions: list[Action]) -> None:
         if client := self._clients.get(event.client):
             client.is_stalled = True
-            for pool, party in client.accounts.values():
-                pool.shares.suspend(party)
+            for account in client.accounts.values():
+                account.suspend()
 
     def _client_resumed(self, event: ClientResumed, now: float, actions: list[Action]) -> None:
         if client := self._clients.get(event.client):
             client.is_stalled = False
-            for pool, party in client.accounts.values():
-                pool.shares.resume(party)
-                self._fill(pool, now, actions)
+            for account in client.accounts.values():
+                account.resume()
+                self._fill(account.pool, account.parties, now, actions)
 
     # ---- workers come and go --------------------------------------------------------------------------------
 
     def _worker_joined(self, event: WorkerJoined, now: float, actions: list[Action]) -> None:
         pool = self._pool(event.model)
-        worker = self._workers[event.worker] = Worker(event.worker, pool)
+        worker = self._workers[event.worker] = pool.add(event.worker, event.model, event.place)
         if self.limits.chunk_timeout:
             self._next_check = min(self._next_check, now + self.limits.chunk_timeout)
-        pool.add(worker)
-        self._fill(pool, now, actions)
+        self._fill(pool, (worker.place,), now, actions)
 
     def _worker_lost(self, event: WorkerLost, now: float, actions: list[Action]) -> None:
         worker = self._workers.pop(event.worker, None)
         if worker is None:
             return
-        worker.pool.remove(worker)
+        pool, place = self._pools[worker.model], worker.place
+        pool.remove(worker)
+        if not place.n_workers:
+            pool.close(place, self._requests.values())
+            for client in self._clients.values():
+                if account := client.accounts.get(worker.model):
+                    account.parties.pop(place, None)
         for chunk in worker.chunks:
             self._detach(chunk)
             chunk.worker = None
         # Only the first chunk was being computed; the second is innocent.
         for nth, chunk in enumerate(worker.chunks):
             chunk.deaths += nth == 0
-            self._retry(chunk, actions)
-        self._fill(worker.pool, now, actions)
+            self._retry(pool, chunk, actions)
+        self._fill(pool, (), now, actions)
 
-    def _retry(self, chunk: Chunk, actions: list[Action]) -> None:
+    def _retry(self, pool: Pool, chunk: Chunk, actions: list[Action]) -> None:
         """A chunk whose worker has died is given to another, cut into blocks, or blamed."""
         if chunk.deaths < DEATHS:
-            chunk.pool.retries.append(chunk)
+            pool.retry(chunk)
             return
         for request, part in chunk.living:
             if chunk.is_block:
@@ -267,10 +261,10 @@ class Scheduler:
                 failure = SendFailure(part.request, Status.MODEL_CRASHED, message, part=part)
                 self._fail(request, failure, actions)
                 return
-            for run in _cut(part, request.event.block, request.event.period):
+            for run in cut(part, request.event.block, request.event.period):
                 piece = Chunk.of_one(request, run, chunk.rate)
                 piece.is_block = run.count <= request.event.block
-                chunk.pool.retries.append(piece)
+                pool.retry(piece)
 
     def _detach(self, chunk: Chunk) -> None:
         """No request counts on this chunk any more, and its result has no name."""
@@ -282,18 +276,18 @@ class Scheduler:
 
     def _result_arrived(self, event: ResultArrived, now: float, actions: list[Action]) -> None:
         chunk = self._chunks.get(event.chunk)
-        if chunk is None or chunk.worker is None or chunk.worker.id != event.worker:
+        if chunk is None or (worker := chunk.worker) is None or worker.id != event.worker:
             return  # late, or for the second time
-        pool = chunk.pool
-        pool.release(chunk.worker, chunk, now)
+        pool = self._pools[worker.model]
+        pool.release(worker, chunk, now)
         self._detach(chunk)
-        pool.settle(chunk, event.seconds)
+        pool.settle(worker, chunk, event.seconds)
         if event.status == _OK:
             chunk.work.learn(event.seconds, chunk.units)
             self._deliver(chunk, actions)
         else:
-            self._blame(chunk, Status(event.status) if event.status in _STATUSES else Status.INTERNAL, actions)
-        self._fill(pool, now, actions)
+            self._blame(pool, chunk, Status(event.status) if event.status in _STATUSES else Status.INTERNAL, actions)
+        self._fill(pool, (worker.place,), now, actions)
 
     def _deliver(self, chunk: Chunk, actions: list[Action]) -> None:
         for index, (request, part) in enumerate(zip(chunk.requests, chunk.parts, strict=True)):
@@ -305,33 +299,26 @@ class Scheduler:
             if final:
                 self._forget(request, actions)
 
-    def _blame(self, chunk: Chunk, status: Status, actions: list[Action]) -> None:
+    def _blame(self, pool: Pool, chunk: Chunk, status: Status, actions: list[Action]) -> None:
         """A worker did not compute this chunk: its request fails; several requests are tried one by one."""
         for request, part in chunk.living:
             if len(chunk.parts) == 1:
                 self._fail(request, SendFailure(part.request, status, "", chunk.id, part), actions)
             else:
-                chunk.pool.retries.append(Chunk.of_one(request, part, 0.0))
+                pool.retry(Chunk.of_one(request, part, 0.0))
 
     # ---- time -----------------------------------------------------------------------------------------------
 
-    def _watch(self, event: RequestArrived) -> None:
-        if len(self._deadlines) > 1000 + 2 * len(self._requests):  # most of them long answered
-            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._requests]
-            heapq.heapify(self._deadlines)
-        heapq.heappush(self._deadlines, (event.deadline, event.request))
-
     def _tick(self, event: Tick, now: float, actions: list[Action]) -> None:
-        pools: dict[Pool, None] = {}
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, number = heapq.heappop(self._deadlines)
+        expired: list[Request] = []
+        for number in self._deadlines.take_past(now):
             if request := self._requests.get(number):
                 self._expire(request, actions)
-                pools[request.pool] = None
+                expired.append(request)
         if now >= self._next_check:
             self._evict(now, actions)
-        for pool in pools:
-            self._fill(pool, now, actions)
+        for request in expired:
+            self._fill_for(request, now, actions)
 
     def _evict(self, now: float, actions: list[Action]) -> None:
         """Gives up the workers that are past their time inside one chunk; no result of theirs counts any more."""
@@ -352,28 +339,40 @@ class Scheduler:
     def _drain(self, event: Drain, now: float, actions: list[Action]) -> None:
         self.is_draining = True
         for request in list(self._requests.values()):
-            if request.handed == 0:
+            if not request.is_begun:
                 message = "the server is ending and has not started this request; try another"
                 self._fail(request, SendFailure(request.event.request, Status.DRAINING, message), actions)
 
     # ---- handing out work -----------------------------------------------------------------------------------
 
-    def _fill(self, pool: Pool, now: float, actions: list[Action]) -> None:
-        """Gives work to workers while there is both."""
-        while (pool.shares.waiting or pool.retries) and pool.has_room():
-            late: list[Request] = []
-            chunk = pool.next_chunk(now, late)
-            for request in late:
-                self._expire(request, actions)
-            if chunk is not None:
-                self._assign(chunk, now, actions)
+    def _fill_for(self, request: Request, now: float, actions: list[Action]) -> None:
+        """Gives work to workers where this request waits, or has waited."""
+        places = [stretch.queue for stretch in request.stretches] if request.stretches else ()
+        self._fill(self._pools[request.event.model], places, now, actions)
 
-    def _assign(self, chunk: Chunk, now: float, actions: list[Action]) -> None:
+    def _fill(self, pool: Pool, places: Iterable[Queue], now: float, actions: list[Action]) -> None:
+        """Gives work to workers while there is both: at these places, and then of what may go anywhere."""
+        for place in places:
+            while place.shares.waiting and pool.has_room(place):
+                self._hand_out(pool, place, now, actions)
+        common = pool.common
+        while (common.shares.waiting or pool.retries) and pool.has_room(common):
+            self._hand_out(pool, common, now, actions)
+
+    def _hand_out(self, pool: Pool, queue: Queue, now: float, actions: list[Action]) -> None:
+        late: list[Request] = []
+        chunk = pool.next_chunk(queue, now, late)
+        for request in late:
+            self._expire(request, actions)
+        if chunk is not None:
+            self._assign(pool, chunk, queue, now, actions)
+
+    def _assign(self, pool: Pool, chunk: Chunk, queue: Queue, now: float, actions: list[Action]) -> None:
         number = self._last_chunk = chunk.id = self._last_chunk + 1
         self._chunks[number] = chunk
         for request in chunk.requests:
             request.chunks[chunk] = None
-        worker = chunk.pool.give(chunk, now)
+        worker = pool.give(chunk, queue, now)
         actions.append(SendChunk(worker.id, number, chunk.parts))
 
     def _pool(self, model: int) -> Pool:
@@ -383,12 +382,11 @@ class Scheduler:
         return pool
 
 
-def _cut(part: Part, block: int, period: int) -> Iterator[Part]:
-    """The runs of at most ``block`` units of a part, cut at multiples of ``block``; longer ones of a vast part."""
-    request, first, count = part
-    end = first + count
-    step = block * -(-count // (block * MOST_RUNS))
-    while first < end:
-        count = limit_run(first, min(step - first % step, end - first), period)
-        yield Part(request, first, count)
-        first += count
+def _is_partition(lanes: tuple[Lane, ...], units: int) -> bool:
+    """Whether lanes follow one another from the first unit to the last."""
+    end = 0
+    for lane in lanes:
+        if lane.first != end or lane.count < 1:
+            return False
+        end += lane.count
+    return end == units

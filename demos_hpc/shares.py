@@ -59,13 +59,14 @@ class User(Generic[Item]):
 
 
 class Shares(Generic[Item]):
-    """What waits for the workers of one model."""
+    """What waits for the same workers."""
 
-    __slots__ = ("_level", "_ties", "_turns", "_users", "waiting")
+    __slots__ = ("_level", "_ties", "_turns", "_users", "n_users", "waiting")
 
     def __init__(self) -> None:
-        #: Items of all users.
+        #: Items of all users, and how many users have any.
         self.waiting = 0
+        self.n_users = 0
         self._users: dict[str, User[Item]] = {}
         self._turns: list[_Entry] = []
         self._ties = count()
@@ -92,8 +93,10 @@ class Shares(Generic[Item]):
         """Nothing of the party is served until `resume`."""
         if not party.is_suspended:
             party.is_suspended = True
-            party.user.waiting -= len(party.queue)
-            self.waiting -= len(party.queue)
+            if party.queue:
+                party.user.waiting -= len(party.queue)
+                self.waiting -= len(party.queue)
+                self.n_users -= not party.user.waiting
 
     def resume(self, party: Party[Item]) -> None:
         """The party is served again, as one that was away."""
@@ -122,8 +125,11 @@ class Shares(Generic[Item]):
         """``item`` of this party waits no more."""
         del party.queue[item]
         if not party.is_suspended:
-            party.user.waiting -= 1
+            user = party.user
+            user.waiting -= 1
             self.waiting -= 1
+            if not user.waiting:
+                self.n_users -= 1
 
     def charge(self, party: Party[Item], seconds: float) -> None:
         """The party was served for ``seconds``, or gets back what it was charged too much."""
@@ -139,6 +145,8 @@ class Shares(Generic[Item]):
     def _come(self, party: Party[Item]) -> None:
         """The party has something waiting again."""
         self._return(party)
+        if not party.user.waiting:
+            self.n_users += 1
         if party.entry is None:
             self._enter(party.user.turns, party)
         if party.user.entry is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Hashable
 from typing import Any
 
 from demos_hpc.errors import Status
@@ -20,6 +21,7 @@ from demos_hpc.events import (
     Drain,
     Evict,
     Forget,
+    Lane,
     Part,
     RequestArrived,
     ResultArrived,
@@ -32,7 +34,9 @@ from demos_hpc.events import (
     WorkerJoined,
     WorkerLost,
 )
-from demos_hpc.scheduler import MOST_RUNS, Limits, Scheduler
+from demos_hpc.queues import MOST_RUNS, Item, Queue
+from demos_hpc.scheduler import Limits, Scheduler
+from demos_hpc.shares import Party
 
 
 class Runs:
@@ -97,6 +101,8 @@ class Call:
         self.again: list[Part] = []
         #: Whether a part was cut that has more blocks than are made at once.
         self.was_vast = False
+        #: Lanes whose place has had a worker ever since the request came.
+        self.bound: tuple[Lane, ...] = ()
 
     @property
     def pending(self) -> int:
@@ -107,6 +113,12 @@ class Call:
     def interrupted(self) -> int:
         """Those of them that a worker has had already."""
         return self.begun.total - self.delivered.total - self.held.total
+
+    def count_fresh(self, lane: Lane) -> int:
+        """Units of a lane that are here and that no worker has had."""
+        here = min(max(0, self.arrived - lane.first), lane.count)
+        begun = self.begun.over(Part(self.event.request, lane.first, lane.count))
+        return here - sum(stop - start for start, stop, _ in begun)
 
 
 class Ledger:
@@ -123,6 +135,8 @@ class Ledger:
         #: Clients that leave their answers untaken.
         self.stalled: set[int] = set()
         self.models: dict[int, int] = {}
+        #: Where each worker stands.
+        self.places: dict[int, Hashable] = {}
         #: What each worker has, first that which it computes; and since when.
         self.hands: dict[int, list[int]] = {}
         self.since: dict[int, float] = {}
@@ -154,12 +168,17 @@ class Ledger:
 
     def _WorkerJoined(self, event: WorkerJoined) -> None:  # noqa: N802  (named as the event is)
         self.models[event.worker] = event.model
+        self.places[event.worker] = event.place
         self.hands[event.worker] = []
 
     def _WorkerLost(self, event: WorkerLost) -> None:  # noqa: N802
         if event.worker not in self.models:
             return
-        del self.models[event.worker]
+        model, place = self.models.pop(event.worker), self.places.pop(event.worker)
+        if (model, place) not in self._stations():
+            for call in self.calls.values():
+                if call.event.model == model:
+                    call.bound = tuple(lane for lane in call.bound if lane.place != place)
         for nth, number in enumerate(self.hands.pop(event.worker)):
             chunk = self._put_down(number)
             for part in chunk.parts:
@@ -199,7 +218,8 @@ class Ledger:
         elif unanswered >= self.limits.max_queued_requests:
             self._refused = Status.BUSY
         if event.client in self.users:
-            self.calls[event.request] = Call(event)
+            call = self.calls[event.request] = Call(event)
+            call.bound = tuple(lane for lane in event.lanes if (event.model, lane.place) in self._stations())
 
     def _UnitsArrived(self, event: UnitsArrived) -> None:  # noqa: N802
         if call := self.calls.get(event.request):
@@ -253,7 +273,13 @@ class Ledger:
             assert first // event.period == last // event.period or whole_rows, "no rectangle"
             assert not call.delivered.over(part), "computed again"
             begun = sum(stop - start for start, stop, _ in call.begun.over(part))
-            assert begun == part.count or event.client not in self.stalled, "begun for a client that takes nothing"
+            if begun != part.count:
+                assert begun == 0
+                assert event.client not in self.stalled, "begun for a client that takes nothing"
+                lanes = [lane for lane in event.lanes if lane.first <= last and first < lane.first + lane.count]
+                assert len(lanes) == bool(event.lanes), "crosses from one lane into the next"
+                for lane in lanes:
+                    assert lane not in call.bound or lane.place == self.places[chunk.worker], "at the wrong place"
             call.begun.put(part, 1)
             call.held.add(part)
             again = [a for a in call.again if a.first <= last and first < a.first + a.count]
@@ -343,10 +369,18 @@ class Ledger:
             for number in hand:
                 abandoned = all(part.request not in self.calls for part in self.chunks[number].parts)
                 assert abandoned == (number in self.revoked), f"worker {worker} should know"
-        idle = {self.models[worker] for worker, hand in self.hands.items() if not hand}
+        idle = {(self.models[worker], self.places[worker]) for worker, hand in self.hands.items() if not hand}
+        idle_models = {model for model, _ in idle}
         for number, call in self.calls.items():
-            waiting = call.interrupted if call.event.client in self.stalled else call.pending
-            assert not (waiting and call.event.model in idle), f"{number} waits while a worker is idle"
+            model = call.event.model
+            waiting = call.interrupted
+            if call.event.client not in self.stalled:
+                waiting = call.pending
+                for lane in call.bound:
+                    fresh = call.count_fresh(lane)
+                    waiting -= fresh
+                    assert not (fresh and (model, lane.place) in idle), f"{number} waits while a worker there is idle"
+            assert not (waiting and model in idle_models), f"{number} waits while a worker is idle"
         self._check_shares()
         if isinstance(event, Tick):
             assert all(call.event.deadline > self.now for call in self.calls.values())
@@ -361,21 +395,48 @@ class Ledger:
 
     def _check_shares(self) -> None:
         """What is said to wait does, and what a client has that takes nothing is not counted."""
-        for pool in self.scheduler._pools.values():
-            mine = [
-                (number, party)
+        for model, pool in self.scheduler._pools.items():
+            assert {(model, place) for place in pool.places} == {s for s in self._stations() if s[0] == model}
+            queues = [pool.common, *pool.places.values()]
+            accounts = [
+                (number, account)
                 for number, client in self.scheduler._clients.items()
-                for other, party in client.accounts.values()
-                if other is pool
+                for account in client.accounts.values()
+                if account.pool is pool
             ]
-            assert all(party.is_suspended == (number in self.stalled) for number, party in mine)
-            parties = [party for number, party in mine if number not in self.stalled]
-            assert pool.shares.waiting == sum(len(party.queue) for party in parties)
-            for user in pool.shares._users.values():
-                assert user.waiting == sum(len(party.queue) for party in parties if party.user is user)
-            for work in pool._works.values():
-                requests = {request: None for _, party in mine for request in party.queue}
-                assert work.backlog == sum(r.arrived - r.handed for r in requests if r.work is work)
+            assert all(account.parties.keys() <= set(queues) for _, account in accounts)
+            assert all(chunk.queue is pool.common for chunk in pool.retries)
+            for queue in queues:
+                mine = [(number, account.parties[queue]) for number, account in accounts if queue in account.parties]
+                self._check_queue(queue, mine)
+
+        for chunk in self.scheduler._chunks.values():
+            assert all(party.user in chunk.queue.shares._users.values() for party in chunk.bill)
+
+    def _check_queue(self, queue: Queue, mine: list[tuple[int, Party[Item]]]) -> None:
+        assert all(party.is_suspended == (number in self.stalled) for number, party in mine)
+        parties = [party for number, party in mine if number not in self.stalled]
+        shares = queue.shares
+        assert shares.waiting == sum(len(party.queue) for party in parties)
+        for user in shares._users.values():
+            assert user.waiting == sum(len(party.queue) for party in parties if party.user is user)
+        assert shares.n_users == sum(user.waiting > 0 for user in shares._users.values())
+        items = [item for _, party in mine for item in party.queue]
+        assert all(item.queue is queue for item in items)
+        for work in queue.works.values():
+            assert work.backlog == sum(item.arrived - item.handed for item in items if item.work is work)
+        workers = [
+            worker
+            for worker in self.scheduler._workers.values()
+            if worker.place is queue or worker.place.common is queue
+        ]
+        assert queue.n_workers == len(workers)
+        assert set(queue.idle) == {worker for worker in workers if not worker.chunks}
+        assert set(queue.half) == {worker for worker in workers if len(worker.chunks) == 1}
+
+    def _stations(self) -> set[tuple[int, Hashable]]:
+        """Models and places that have workers."""
+        return {(self.models[worker], self.places[worker]) for worker in self.models}
 
     def check_empty(self) -> None:
         """Nothing is left in the scheduler of requests that are over."""
@@ -387,7 +448,8 @@ class Ledger:
         assert not any(client.requests for client in scheduler._clients.values())
         for pool in scheduler._pools.values():
             assert not pool.retries
-            assert pool.shares.waiting == 0
             assert pool.backlog_seconds == 0
-            assert not any(work.backlog for work in pool._works.values())
-            assert not any(user.waiting for user in pool.shares._users.values())
+            for queue in (pool.common, *pool.places.values()):
+                assert queue.shares.waiting == 0
+                assert not any(work.backlog for work in queue.works.values())
+                assert not any(user.waiting for user in queue.shares._users.values())

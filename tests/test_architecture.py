@@ -27,7 +27,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model_paths", "model", "cost", "quadrature", "starter"),
     "3 brain": (
-        "pool", "scheduler", "plan", "data_plan", "resident_plan", "served", "relay", "arguments", "differences", "future", "desk",
+        "queues", "pool", "deadlines", "scheduler", "placement", "plan", "data_plan", "resident_plan", "served", "relay", "arguments", "differences", "future", "desk",
         "adapters", "hdf5_format", "datasets", "hdf5", "direct_data", "tables", "library", "segments", "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
         "answers", "columns", "row_files", "result_files", "writing",
     ),

@@ -240,3 +240,30 @@ def test_an_upload_that_is_gone_has_to_be_brought_again(model: RemoteModel, conf
         model.log_likelihood(held, POINTS[0])
     model.upload(X)
     assert model.log_likelihood(held, POINTS[0]) == model.log_likelihood(X, POINTS[0])
+
+
+def test_each_place_holds_its_part_and_takes_over_that_of_another(
+    path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = iter(["here", "there", "there"])
+    monkeypatch.setattr("demos_hpc.worker.find_place", lambda directory: next(places))
+    monkeypatch.setattr("demos_hpc.residents.choose_slab_rows", lambda row_bytes, chunk_rows=0: 1024)
+    # Those of one place share memory; here they have none that is shared at all, so that each reads what it needs.
+    monkeypatch.setattr("demos_hpc.residents.is_usable", lambda directory: False)
+    service = Service(make_model(path), workers=3, config=config)
+    model = service.connect()
+    held, expected = model.resident("events"), model.log_likelihood(X, POINTS)
+    n_slabs = -(-N // 1024)
+
+    def count_slabs() -> list[int]:
+        return [w._stock.residents.statistics()["slabs_read"] for w in service.workers]
+
+    for _ in range(3):
+        assert np.array_equal(model.log_likelihood(held, POINTS), expected)
+    here, *there = count_slabs()
+    assert here == pytest.approx(n_slabs / 3, abs=2), "a third of the workers has a third of the rows"
+    assert sum(there) >= n_slabs - here - 2
+    links = [link for link, peer in service.dispatcher.peers.items() if peer.role == "worker"]
+    service.dispatcher.lose(links[0])
+    assert np.array_equal(model.log_likelihood(held, POINTS), expected)
+    assert count_slabs()[0] == here

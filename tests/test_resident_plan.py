@@ -83,7 +83,7 @@ def test_edges_say_where_each_stripe_of_the_dataset_begins(data: st.DataObject) 
         group = 1 << 20
     start = data.draw(st.integers(0, ROWS - step * count))
     plan = plan_of(Rows(start, step, count, group), points)
-    edges = plan.find_edges()
+    edges = plan.edges
     stripe_rows = -(-ROWS // (len(edges) - 1))
     assert edges[0] == 0
     assert edges[-1] == plan.units

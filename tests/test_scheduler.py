@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -25,6 +26,7 @@ from demos_hpc.events import (
     Drain,
     Evict,
     Forget,
+    Lane,
     Part,
     RequestArrived,
     ResultArrived,
@@ -37,7 +39,7 @@ from demos_hpc.events import (
     WorkerJoined,
     WorkerLost,
 )
-from demos_hpc.scheduler import MOST_RUNS
+from demos_hpc.queues import MOST_RUNS, MOST_WORKS
 
 
 def ask(request: int, units: int = 1, **changes: Any) -> RequestArrived:
@@ -56,13 +58,20 @@ def one(actions: list[Any], kind: type) -> Any:
     return found[0]
 
 
-def serve(n_workers: int = 1, **limits: Any) -> Ledger:
-    """A server of model 0 with workers 0, 1, ... and client 0."""
+def serve(n_workers: int = 1, places: Sequence[str] = (), **limits: Any) -> Ledger:
+    """A server of model 0 with client 0 and workers 0, 1, ..., which stand at one place or at those given."""
     ledger = Ledger(**limits)
     ledger.tell(ClientJoined(0, "ada"))
-    for worker in range(n_workers):
-        ledger.tell(WorkerJoined(worker, 0))
+    for worker, place in enumerate(places or [None] * n_workers):
+        ledger.tell(WorkerJoined(worker, 0, place))
     return ledger
+
+
+def lay(**counts: int) -> dict[str, Any]:
+    """What `ask` takes for a request of lanes with so many units at each place."""
+    ends = list(itertools.accumulate(counts.values()))
+    lanes = tuple(Lane(place, end - n, n) for (place, n), end in zip(counts.items(), ends, strict=True))
+    return {"units": ends[-1], "lanes": lanes}
 
 
 def teach(ledger: Ledger, per_unit: float) -> None:
@@ -84,7 +93,7 @@ def finish(ledger: Ledger, per_unit: float = 1e-3) -> None:
 class Farm:
     """A ledger whose workers compute in virtual time; clients' seconds are counted apart from the scheduler's."""
 
-    def __init__(self, users: list[str], n_workers: int) -> None:
+    def __init__(self, users: list[str], n_workers: int, places: Sequence[str | None] = (None,)) -> None:
         self.ledger = Ledger()
         self.served: Counter[int] = Counter()
         self.answered_at: dict[int, float] = {}
@@ -93,7 +102,7 @@ class Farm:
         self._events: dict[int, RequestArrived] = {}
         self._free_at = dict.fromkeys(range(n_workers), 0.0)
         for worker in range(n_workers):
-            self.tell(WorkerJoined(worker, 0))
+            self.tell(WorkerJoined(worker, 0, places[worker % len(places)]))
         for client, user in enumerate(users):
             self.tell(ClientJoined(client, user))
 
@@ -879,6 +888,339 @@ def finish_some(ledger: Ledger, n: int, per_unit: float) -> None:
             finish_one(ledger, per_unit * sum(part.count for part in chunk.parts))
 
 
+# ---- lanes -----------------------------------------------------------------------------------------------------
+
+
+def test_each_lane_is_computed_at_its_place() -> None:
+    ledger = serve(places=["west", "east", "east"])
+    ledger.tell(ask(1, **lay(west=40, east=60, north=10)))
+    assert {chunk.worker for chunk in ledger.chunks.values()} == {0, 1, 2}
+    finish(ledger)  # the ledger looks at each chunk
+    at_west = [part.first < 40 for chunk in ledger.past.values() if chunk.worker == 0 for part in chunk.parts]
+    assert sum(at_west) > 4
+    assert ledger.ends[1] == Status.OK
+
+
+def test_nobody_else_computes_what_has_a_place() -> None:
+    ledger = serve(places=["west", "east"])
+    ledger.tell(ask(1, **lay(west=100)))
+    ledger.tell(ask(2, **lay(west=1)))
+    assert {chunk.worker for chunk in ledger.chunks.values()} == {0}
+    assert one(ledger.tell(ask(3)), SendChunk).worker == 1
+    finish(ledger)
+    assert {chunk.worker for chunk in ledger.past.values() if chunk.parts[0].request < 3} == {0}
+
+
+def test_nobody_waits_behind_what_waits_for_another_place() -> None:
+    ledger = serve(places=["west", "east"])
+    for request in range(10):
+        ledger.tell(ask(request, **lay(west=100)))
+    ledger.tell(ask(10, **lay(east=8)))
+    ledger.tell(ask(11))
+    while ledger.hands[1]:
+        finish_one_of(ledger, 1)
+    assert ledger.ends == {10: Status.OK, 11: Status.OK}
+    assert ledger.past.keys().isdisjoint(ledger.hands[0])
+    finish(ledger)
+
+
+def finish_one_of(ledger: Ledger, worker: int, seconds: float = 1e-3, status: Status = Status.OK) -> list[Any]:
+    """Returns what this worker computes."""
+    return ledger.tell(ResultArrived(worker, ledger.hands[worker][0], status, seconds))
+
+
+def test_a_place_that_loses_its_last_worker_leaves_its_work_to_others() -> None:
+    ledger = serve(places=["west", "west", "east"])
+    ledger.tell(ask(1, **lay(west=100)))
+    first, _ = ledger.chunks.values()
+    again = one(ledger.tell(WorkerLost(first.worker)), SendChunk)  # what was begun may go anywhere
+    assert (again.worker, again.parts) == (2, first.parts)
+    assert chunks_of(finish_one_of(ledger, 2)) == []
+    assert chunks_of(ledger.tell(WorkerLost(1 - first.worker)))
+    ledger.tell(WorkerJoined(3, 0, "west"))
+    finish(ledger)
+    late = [chunk for chunk in ledger.past.values() if chunk.worker == 2 and chunk.parts[0].first < 100]
+    assert sum(part.count for chunk in late for part in chunk.parts) > 20
+    assert ledger.scheduler._pools[0].places.keys() == {"west", "east"}
+
+
+def test_lanes_of_places_without_workers_wait_for_anybody() -> None:
+    ledger = serve(n_workers=0)
+    ledger.tell(ask(1, **lay(west=10, east=10)))
+    ledger.tell(WorkerJoined(1, 0, "north"))
+    finish(ledger)
+    assert ledger.ends[1] == Status.OK
+
+
+def test_lanes_are_computed_as_their_units_come() -> None:
+    ledger = serve(places=["west", "east"])
+    assert ledger.tell(ask(1, **lay(west=4, east=8), available=0)) == []
+    assert one(ledger.tell(UnitsArrived(1, 3)), SendChunk).worker == 0
+    both = chunks_of(ledger.tell(UnitsArrived(1, 3)))
+    assert [(chunk.worker, chunk.parts) for chunk in both] == [(1, [Part(1, 4, 2)])]
+    finish_one_of(ledger, 1)
+    assert chunks_of(ledger.tell(UnitsArrived(1, 6)))[0].parts[0].first == 6
+    ledger.tell(WorkerLost(1))
+    finish(ledger)
+    assert ledger.ends[1] == Status.OK
+
+
+def test_units_that_come_once_the_place_is_gone_are_anybodys() -> None:
+    ledger = serve(places=["west", "east"])
+    ledger.tell(ask(1, **lay(west=8), available=0))
+    ledger.tell(WorkerLost(0))
+    assert one(ledger.tell(UnitsArrived(1, 8)), SendChunk).worker == 1
+    finish(ledger)
+
+
+@pytest.mark.parametrize(
+    "lanes",
+    [
+        [("west", 0, 5), ("east", 6, 4)],
+        [("west", 0, 5), ("east", 4, 6)],
+        [("west", 0, 9)],
+        [("west", 0, 11)],
+        [("west", 0, 10), ("east", 10, 0)],
+        [("west", 1, 9)],
+    ],
+)
+def test_lanes_that_do_not_make_up_a_request_are_refused(lanes: list[tuple[str, int, int]]) -> None:
+    ledger = serve(places=["west", "east"])
+    event = ask(1, 10, lanes=tuple(Lane(*lane) for lane in lanes))
+    failure, forget = ledger.scheduler.handle(event, 0.0)
+    assert isinstance(failure, SendFailure)
+    assert failure.status == Status.INTERNAL
+    assert "10 units" in failure.message
+    assert forget == Forget(1)
+    assert ledger.scheduler.is_idle
+
+
+def test_lanes_of_a_stalled_client_wait() -> None:
+    ledger = serve(places=["west", "east"])
+    ledger.tell(ask(1, **lay(west=50, east=50)))
+    ledger.tell(ClientStalled(0))
+    ledger.tell(ask(2, **lay(west=5, east=5)))
+    while ledger.chunks:
+        assert chunks_of(finish_one(ledger)) == []
+    assert {chunk.worker for chunk in chunks_of(ledger.tell(ClientResumed(0)))} == {0, 1}
+    finish(ledger)
+
+
+@pytest.mark.parametrize("ending", [Cancelled(1), ClientLost(0), Tick()], ids=repr)
+def test_requests_of_lanes_end_as_others_do(ending: Any) -> None:
+    ledger = serve(places=["west", "east"])
+    ledger.tell(ask(1, **lay(west=50, east=50, north=5), deadline=5.0))
+    sent = set(ledger.chunks)
+    ledger.now = 5.0
+    actions = ledger.tell(ending)
+    assert {action.chunk for action in actions if isinstance(action, Revoke)} == sent
+    finish(ledger)
+    assert set(ledger.ends) == {1}
+
+
+def test_draining_finishes_requests_of_which_any_lane_was_begun() -> None:
+    ledger = serve(places=["west", "east"])
+    ledger.tell(ask(1, **lay(west=100)))
+    ledger.tell(ask(2, **lay(west=50, east=50)))
+    ledger.tell(ask(3, **lay(west=50)))
+    ledger.tell(Drain())
+    assert ledger.ends == {3: Status.DRAINING}
+    finish(ledger)
+    assert ledger.ends == {1: Status.OK, 2: Status.OK, 3: Status.DRAINING}
+
+
+def test_expired_lanes_are_not_started() -> None:
+    ledger = serve(places=["west", "east"])
+    ledger.tell(ask(1, **lay(west=1)))
+    ledger.tell(ask(2, **lay(west=5, north=5), deadline=1.0))
+    ledger.tell(ask(3, **lay(west=1)))
+    ledger.now = 2.0
+    actions = finish_one_of(ledger, 0)
+    assert one(actions, SendFailure).request == 2
+    finish(ledger)
+
+
+def test_requests_of_one_place_are_merged_but_not_with_a_lane_of_another() -> None:
+    ledger = serve(places=["west", "west", "east"])
+    teach(ledger, 1e-5)
+    for request in range(1, 4):
+        ledger.tell(ask(request, **lay(west=3), merge="m"))
+    ledger.tell(ask(4, **lay(west=2, east=2), merge="m"))
+    ledger.tell(ask(5, **lay(west=3), merge="m"))
+    ledger.tell(WorkerLost(1))
+    ledger.tell(WorkerLost(0))
+    finish(ledger)
+    assert set(ledger.ends.values()) == {Status.OK}
+    # The same while nobody is free at that place.
+    ledger = serve(places=["west", "east"])
+    teach(ledger, 1e-5)
+    ledger.tell(ask(0, **lay(west=10**5)))
+    for request in (1, 2, 3):
+        ledger.tell(ask(request, **lay(west=3), merge="m"))
+    ledger.tell(ask(4, **lay(west=2, east=2), merge="m"))
+    ledger.tell(ask(5, **lay(west=3), merge="m"))
+    finish(ledger, per_unit=1e-5)
+    merged = [[part.request for part in chunk.parts] for chunk in ledger.past.values() if len(chunk.parts) > 1]
+    assert merged == [[1, 2, 3]]
+
+
+def test_poison_in_a_lane_is_found_and_named() -> None:
+    ledger = serve(places=["west", "east"])
+    teach(ledger, 1e-3)
+    ledger.tell(ask(1, **lay(west=40, east=40), block=4))
+    ledger.tell(ask(2, **lay(west=40, east=40)))
+    Ward(ledger).run(has(50))
+    assert ledger.failures[1].part == Part(1, 48, 4)
+    assert ledger.ends[2] == Status.OK
+    ledger.check_empty()
+
+
+def test_what_is_computed_again_elsewhere_is_charged_once() -> None:
+    ledger = serve(places=["west", "east"])
+    teach(ledger, 1e-3)
+    pool = ledger.scheduler._pools[0]
+    account = ledger.scheduler._clients[0].accounts[0]
+    before = account.party.served
+    ledger.tell(ask(1, **lay(west=1)))
+    party = account.parties[pool.places["west"]]
+    assert party.served == pytest.approx(1e-3)
+    ledger.tell(WorkerLost(0))
+    assert party.served == pytest.approx(0)
+    finish(ledger, per_unit=0.5)
+    assert account.party.served - before == pytest.approx(0.5)
+    assert pool.places["east"].lead == 0
+    ledger.check_empty()
+
+
+def test_cost_that_is_known_elsewhere_is_known_at_a_place() -> None:
+    ledger = serve(places=["west", "east"])
+    teach(ledger, 1e-4)
+    chunk = chunks_of(ledger.tell(ask(1, **lay(west=1000))))[0]
+    assert chunk.parts[0].count > 50
+    finish(ledger, 1e-4)
+    # And the other way round, once the place is gone.
+    ledger = serve(places=["west", "east"])
+    ledger.tell(ask(1, **lay(west=2000)))
+    finish_one_of(ledger, 0, 4e-4)
+    ledger.tell(WorkerLost(0))
+    finish_one_of(ledger, 1, 4e-4)  # what was begun comes first
+    finish_one_of(ledger, 1, 4e-4)
+    chunk = ledger.chunks[ledger.hands[1][0]]
+    assert chunk.parts[0].count > 50
+    finish(ledger, 1e-4)
+
+
+def test_lanes_are_not_cut_smaller_than_all_of_them_are_worth() -> None:
+    places = [f"host {n}" for n in range(100)]
+    ledger = serve(places=places)
+    teach(ledger, 1e-4)
+    ledger.tell(ask(1, **lay(**dict.fromkeys(places, 20))))
+    assert len(ledger.chunks) == 100
+    assert all(chunk.parts[0].count == 20 for chunk in ledger.chunks.values())
+    finish(ledger, 1e-4)
+
+
+def test_kinds_of_work_are_not_hoarded() -> None:
+    ledger = serve(places=["west", "east"])
+    pool = ledger.scheduler._pools[0]
+    ledger.tell(ask(0, work=0, **lay(west=1000)))
+    for kind in range(1, 3 * MOST_WORKS):
+        ledger.tell(ask(kind, work=kind, **lay(west=3, east=3)))
+    assert len(pool.places["west"].works) == 3 * MOST_WORKS  # something of each waits
+    finish(ledger)
+    for kind in range(10 * MOST_WORKS, 13 * MOST_WORKS):
+        ledger.tell(ask(kind, work=kind, **lay(west=3, east=3)))
+        finish(ledger)
+        assert len(pool.places["east"].works) == len(pool.common.works) == MOST_WORKS
+        assert pool.places["east"].works[kind].per_unit
+
+
+@pytest.mark.parametrize(("period", "limit"), [(1, 7), (3, 2**63), (8, 16), (50, 1000)])
+def test_chunks_of_lanes_are_rectangles_within_the_limit(period: int, limit: int) -> None:
+    ledger = serve(places=["west", "east", "west"])
+    ledger.tell(ask(1, **lay(west=period * 7, east=period * 11, north=3), period=period, limit=limit))
+    finish(ledger)
+
+
+def test_vast_lanes() -> None:
+    ledger = serve(places=["west", "east"])
+    teach(ledger, 1e-12)
+    ledger.tell(ask(1, **lay(west=2**40 + 5, east=2**41 + 3), period=2**20))
+    finish(ledger, 1e-12)
+    assert ledger.ends[1] == Status.OK
+    assert len(ledger.past) < 1000
+
+
+@pytest.mark.parametrize(
+    ("bound", "free"),
+    [(["ada"], ["bea"]), (["ada"], ["bea", "cid", "dan"]), (["ada", "bea", "cid"], ["dan"]), (["ada"], ["ada"])],
+)
+def test_what_has_a_place_and_what_has_none_take_turns(bound: list[str], free: list[str]) -> None:
+    farm = Farm([*bound, *free], n_workers=2, places=["west"])
+    for client in range(len(bound)):
+        farm.tell(ask(client, **lay(west=10**6), client=client, work="0.003"))
+    for client in range(len(bound), len(bound + free)):
+        farm.tell(ask(client, 10**6, client=client, work="0.001"))
+    farm.run(1.0)
+    for _ in range(3):
+        assert farm.served_in(20.0) == pytest.approx([40 / len(bound + free)] * len(bound + free), abs=1)
+
+
+def test_users_share_the_queue_of_a_place() -> None:
+    farm = Farm(["ada", "ada", "bea"], n_workers=4, places=["west", "east"])
+    for client in range(3):
+        farm.tell(ask(client, **lay(west=10**6, east=10**6), client=client, work="0.001"))
+    assert farm.served_in(40.0) == pytest.approx([40, 40, 80], abs=1)
+
+
+def test_who_was_served_alone_owes_nothing() -> None:
+    farm = Farm(["ada", "bea"], n_workers=2, places=["west"])
+    farm.tell(ask(0, **lay(west=10**6), client=0, work="0.001"))
+    farm.run(100.0)
+    farm.tell(ask(1, 10**6, client=1, work="0.001"))
+    assert farm.served_in(4.0) == pytest.approx([4, 4], abs=0.3)
+    farm.tell(Cancelled(0))
+    farm.run(200.0)
+    farm.tell(ask(2, **lay(west=10**6), client=0, work="0.001"))
+    assert farm.served_in(4.0) == pytest.approx([4, 4], abs=0.3)
+
+
+def test_who_leaves_takes_no_claim_along() -> None:
+    # What is not known to be slow comes first, and much of it at once: that much the place would owe its own.
+    farm = Farm(["ada", "bea"], n_workers=4, places=["west"])
+    farm.tell(ask(0, **lay(west=10**6), client=0, work="0.001"))
+    farm.run(1.0)
+    farm.tell(ask(1, 10**6, client=1, work="10.0"))
+    farm.run(10.0)
+    farm.tell(Cancelled(0))
+    farm.run(200.0)
+    farm.tell(ask(2, **lay(west=10**6), client=0, work="0.001"))
+    ada, bea = farm.served_in(200.0)
+    assert ada == pytest.approx(400, abs=60)
+    assert bea == pytest.approx(400, abs=60)
+
+
+def test_failures_are_paid_for_between_queues_too() -> None:
+    farm = Farm(["ada", "bea"], n_workers=1, places=["west"])
+    for request in range(120):
+        farm.tell(ask(2 * request, **lay(west=1), client=0, work="fail 1.0"))
+        farm.tell(ask(2 * request + 1, client=1, work="1.0"))
+    ada, bea = farm.served_in(100.0)
+    assert ada == pytest.approx(50, abs=3)
+    assert bea == pytest.approx(50, abs=3)
+
+
+def test_a_small_request_does_not_wait_for_what_has_a_place() -> None:
+    farm = Farm(["ada", "bea"], n_workers=4, places=["west", "east"])
+    farm.tell(ask(0, **lay(west=10**6, east=10**6), client=0, work="0.001"))
+    for nth in range(1, 11):
+        farm.run(5.0 * nth)
+        farm.tell(ask(nth, 10, client=1, work="0.001"))
+    farm.run(100.0)
+    for nth in range(1, 11):
+        assert farm.answered_at[nth] - 5.0 * nth < 0.1
+
+
 # ---- large numbers ---------------------------------------------------------------------------------------------
 
 
@@ -928,6 +1270,9 @@ def test_poison_in_a_vast_chunk_is_found_without_a_list_of_all_its_units(block: 
 COSTS = {"quick": 1e-4, "slow": 3e-2}
 #: Requests of one key have one kind of work and one limit.
 MERGES = {"a": ("quick", 64), "b": ("slow", 8)}
+#: Where workers stand, and where none ever comes.
+PLACES = ["west", "east", None]
+NOWHERE = "atlantis"
 FAILURES = [Status.MODEL_FAILED, Status.INVALID_INPUT, Status.CANCELLED]
 
 
@@ -948,15 +1293,15 @@ class AnyOrder(RuleBasedStateMachine):
     def start(self, max_queued: int, chunk_timeout: float, chunk_seconds: float, n_workers: int) -> None:
         self.ledger = Ledger(max_queued=max_queued, chunk_timeout=chunk_timeout, chunk_seconds=chunk_seconds)
         for nth in range(n_workers):
-            self.worker_joins(model=nth % 2)
+            self.worker_joins(model=nth % 2, place=PLACES[nth // 2])
         self.client_joins(user="ada")
         self.client_joins(user="bea")
 
     # ---- who is there
 
-    @rule(model=st.integers(0, 1))
-    def worker_joins(self, model: int) -> None:
-        self.ledger.tell(WorkerJoined(next(self.numbers), model))
+    @rule(model=st.integers(0, 1), place=st.sampled_from(PLACES))
+    def worker_joins(self, model: int, place: str | None) -> None:
+        self.ledger.tell(WorkerJoined(next(self.numbers), model, place))
 
     @precondition(lambda self: self.ledger.models)
     @rule(data=st.data())
@@ -975,8 +1320,16 @@ class AnyOrder(RuleBasedStateMachine):
         for _ in range(deaths):
             for worker, hand in list(ledger.hands.items()):
                 if hand and any(has(unit, part.request)(p) for p in ledger.chunks[hand[0]].parts):
+                    place = ledger.places[worker]
                     ledger.tell(WorkerLost(worker))
-                    self.worker_joins(model)
+                    self.worker_joins(model, place)
+
+    @precondition(lambda self: self.ledger.models)
+    @rule(data=st.data())
+    def place_is_lost(self, data: st.DataObject) -> None:
+        place = data.draw(st.sampled_from(list(self.ledger.places.values())))
+        for worker in [worker for worker, where in self.ledger.places.items() if where == place]:
+            self.ledger.tell(WorkerLost(worker))
 
     @rule(user=st.sampled_from(["ada", "bea", "cid"]))
     def client_joins(self, user: str) -> None:
@@ -1011,6 +1364,7 @@ class AnyOrder(RuleBasedStateMachine):
         block=st.sampled_from([1, 1, 4]),
         work=st.sampled_from(sorted(COSTS)),
         arrived=st.sampled_from([1.0, 1.0, 0.5, 0.0]),
+        cuts=st.one_of(st.none(), st.lists(st.tuples(st.sampled_from([*PLACES, NOWHERE]), st.integers(1, 39)))),
     )
     def request_arrives(
         self,
@@ -1023,26 +1377,38 @@ class AnyOrder(RuleBasedStateMachine):
         block: int,
         work: str,
         arrived: float,
+        cuts: list[tuple[str | None, int]] | None,
     ) -> None:
         client = data.draw(st.sampled_from([*self.ledger.users, -1]))
         units += -units % period
+        lanes: tuple[Lane, ...] = ()
+        if cuts is not None:
+            firsts = dict([(0, "west"), *[(cut, place) for place, cut in cuts if cut < units]])
+            edges = [*sorted(firsts), units]
+            lanes = tuple(Lane(firsts[a], a, b - a) for a, b in itertools.pairwise(edges))
         self.ledger.tell(
             RequestArrived(
                 next(self.numbers), client, model, work, units, int(arrived * units), self.ledger.now + stay,
-                None, period, limit, block,
+                None, period, limit, block, lanes,
             )
         )  # fmt: skip
 
     @precondition(lambda self: self.ledger.users)
     @rule(
-        data=st.data(), merge=st.sampled_from(sorted(MERGES)), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=8)
+        data=st.data(),
+        merge=st.sampled_from(sorted(MERGES)),
+        sizes=st.lists(st.integers(1, 4), min_size=1, max_size=8),
+        is_bound=st.booleans(),
     )
-    def small_requests_arrive(self, data: st.DataObject, merge: str, sizes: list[int]) -> None:
+    def small_requests_arrive(self, data: st.DataObject, merge: str, sizes: list[int], is_bound: bool) -> None:
         work, limit = MERGES[merge]
         for units in sizes:
             client = data.draw(st.sampled_from(list(self.ledger.users)))
+            lanes = (Lane("west", 0, units),) if is_bound else ()
             self.ledger.tell(
-                RequestArrived(next(self.numbers), client, 0, work, units, units, math.inf, merge, limit=limit)
+                RequestArrived(
+                    next(self.numbers), client, 0, work, units, units, math.inf, merge, limit=limit, lanes=lanes
+                )
             )
 
     @precondition(lambda self: self.ledger.calls)
@@ -1119,7 +1485,7 @@ class AnyOrder(RuleBasedStateMachine):
         if not ledger.is_sound:
             return
         for model in (0, 1):
-            self.worker_joins(model)
+            self.worker_joins(model, None)
         for client in list(ledger.stalled):
             ledger.tell(ClientResumed(client))
         for number, call in list(ledger.calls.items()):

@@ -226,6 +226,7 @@ def test_next_was_served_least(users: list[int], steps: list[tuple[str, int]]) -
         assert shares.waiting == sum(len(p.queue) for p in waiting)
         for user in {p.user for p in parties}:
             assert user.waiting == sum(len(p.queue) for p in waiting if p.user is user)
+        assert shares.n_users == len({p.user for p in waiting if p.queue})
     for party in parties:
         shares.resume(party)
     while shares.waiting:
