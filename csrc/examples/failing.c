@@ -1,0 +1,131 @@
+/*
+ * A plug-in that goes wrong: the one-dimensional Gaussian with mean 0, whose log-density, in calls with a row where
+ * x > "above", does what the setting "mode" says:
+ *
+ *     error      returns an error                 crash      dereferences NULL
+ *     status     returns a number of no status    abort      calls abort()
+ *     silent     returns an error without text    exit       calls exit(3)
+ *     invalid    says that the caller is wrong    leak       allocates memory and forgets it
+ *     nan        gives nan in those rows          overflow   writes behind the end of an array of its own
+ *     sleep      takes "seconds", then answers    none       nothing
+ */
+#define _POSIX_C_SOURCE 200809L
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <demos.h>
+
+typedef struct fault {
+    char mode[32];
+    double above, seconds;
+} fault;
+
+static const double LOG_SQRT_2_PI = 0.91893853320467274178;
+static const char SPEC[] = "{\"name\": \"failing\", \"version\": \"1.0.0\", \"license\": \"BSD-3-Clause\","
+                           " \"authors\": [\"The demos-hpc developers\"],"
+                           " \"parameters\": [{\"name\": \"sigma\", \"default\": 1.0, \"lower\": 1e-3}],"
+                           " \"observables\": [\"x\"]}";
+
+static void wait_for(double seconds) {
+    struct timespec rest = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - floor(seconds)) * 1e9)};
+    while (nanosleep(&rest, &rest) != 0 && errno == EINTR) {
+    }
+}
+
+static int is(const fault *how, const char *mode) { return strcmp(how->mode, mode) == 0; }
+
+/* What happens because of row i. */
+static int32_t fail(const fault *how, size_t i, const double *x, double *value, demos_error *error) {
+    if (is(how, "error")) {
+        return demos_fail(error, DEMOS_MODEL_FAILED, "x[%zu] is %g, above %g", i, x[i], how->above);
+    }
+    if (is(how, "status")) {
+        return demos_fail(error, 4711, "x[%zu] is %g", i, x[i]);
+    }
+    if (is(how, "silent")) {
+        return DEMOS_MODEL_FAILED;
+    }
+    if (is(how, "invalid")) {
+        return demos_fail(error, DEMOS_INVALID_INPUT, "there is no table for x = %g", x[i]);
+    }
+    if (is(how, "nan")) {
+        value[i] = (double)NAN;
+    }
+    if (is(how, "sleep")) {
+        wait_for(how->seconds);
+    }
+    if (is(how, "crash")) {
+        double *volatile nothing = NULL;
+        *nothing = x[i];
+    }
+    if (is(how, "abort")) {
+        abort();
+    }
+    if (is(how, "exit")) {
+        exit(3);
+    }
+    if (is(how, "leak")) {
+        char *volatile forgotten = malloc(1000);
+        forgotten = NULL;
+        (void)forgotten;
+    }
+    if (is(how, "overflow")) {
+        double *own = malloc(4 * sizeof *own);
+        double *volatile behind = own == NULL ? NULL : own + 4;
+        if (behind != NULL) {
+            *behind = x[i];
+        }
+        free(own);
+    }
+    return DEMOS_OK;
+}
+
+static int32_t log_density(void *user, size_t n, size_t d, size_t p, const double *x, const double *params,
+                           size_t params_stride, double *value, demos_error *error) {
+    const fault *how = user;
+    (void)d, (void)p;
+    for (size_t i = 0; i < n; i++) {
+        double sigma = params[i * params_stride], z = x[i] / sigma;
+        value[i] = -0.5 * z * z - log(sigma) - LOG_SQRT_2_PI;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (x[i] > how->above) {
+            int32_t status = fail(how, i, x, value, error);
+            if (status != DEMOS_OK || !is(how, "nan")) {
+                return status;
+            }
+        }
+    }
+    return DEMOS_OK;
+}
+
+int32_t demos_model_init(demos_model *model, const char *config, demos_error *error) {
+    fault *made = calloc(1, sizeof *made);
+    if (made == NULL) {
+        return demos_fail(error, DEMOS_MODEL_FAILED, "no memory");
+    }
+    *made = (fault){.mode = "none", .above = 1.0, .seconds = 0.1};
+    int32_t status = demos_config_text(config, "mode", made->mode, sizeof made->mode, error);
+    if (status == DEMOS_OK) {
+        status = demos_config_number(config, "above", &made->above, error);
+    }
+    if (status == DEMOS_OK) {
+        status = demos_config_number(config, "seconds", &made->seconds, error);
+    }
+    if (status == DEMOS_OK && is(made, "init")) {
+        status = demos_fail(error, DEMOS_MODEL_FAILED, "the tables are not where they should be");
+    }
+    if (status != DEMOS_OK) {
+        free(made);
+        return status;
+    }
+    model->flags = DEMOS_THREAD_SAFE;
+    model->spec = SPEC;
+    model->user = made;
+    model->log_density = log_density;
+    model->destroy = free;
+    return DEMOS_OK;
+}
