@@ -24,8 +24,8 @@ HEADER = "<IBBBBHHHHQQQQIIQ"
 REQUEST, ROWS, CANCEL, REPLY, CHUNK, RESULT, HELLO, WELCOME, GOODBYE, END = range(1, 11)
 CHALLENGE, PROOF, PING, PONG, BEAT, TICKET, NOW, SWITCH, RING, COMPRESSED = range(11, 21)
 DENSITY, DENSITY_GRADIENT, LIKELIHOOD, LIKELIHOOD_GRADIENT, SAMPLE, EVALUATE, METADATA, SET_PARAMS = range(1, 9)
-STATISTICS, DRAIN, STOP = range(9, 12)
-FINAL, WRT_X, BLOCK_MAJOR, FRESH_SEED = 1, 2, 4, 8
+STATISTICS, DRAIN, STOP, DATASET, DESCRIBE, DIGEST, UPLOAD = range(9, 16)
+FINAL, WRT_X, BLOCK_MAJOR, FRESH_SEED, RESIDENT = 1, 2, 4, 8, 16
 #: name: (code on the wire, struct code, bytes of one element)
 DTYPES = {
     "float64": (1, "d", 8),
@@ -207,6 +207,33 @@ def good() -> Iterator[tuple[str, str, list[tuple[bytes, dict[str, Any]]]]]:
     yield one("request_drain", "take nothing new", REQUEST, text({}), operation=DRAIN, id=14, n_rows=1)
     yield one("request_stop", "and end at once", REQUEST, text({"now": True}), operation=STOP, id=15, n_rows=1)
     yield one("reply_stop", "it ends", REPLY, text({"state": "draining", "requests": 2}), flags=FINAL, id=15)
+    where = {"dataset": "events", "identity": "0f" * 8}
+    yield one("request_dataset", "rows 10 to 15 of 20 columns, every second, in two units", REQUEST,
+              text({**where, "axes": [[10, 1, 6], [0, 2, 10]], "axis": 0, "fields": None, "is_flat": False,
+                    "kind": "rows", "row_bytes": 80}), array([0, 4, 6], "int64"),
+              operation=DATASET, id=16, model=2, n_rows=6)  # fmt: skip
+    yield one("chunk_dataset", "two rows of a list", CHUNK,
+              text({**where, "axes": [None], "axis": 0, "row_bytes": 4}), array([7, 2**32 + 1], "int64"),
+              operation=DATASET, id=58, model=2, first_row=3, n_rows=2)  # fmt: skip
+    yield one("result_dataset", "two rows of three bytes", RESULT, array([[1, 2, 3], [4, 5, 6]], "uint8"),
+              operation=DATASET, id=58, model=2, first_row=3, n_rows=2)  # fmt: skip
+    yield one("result_text", "two strings, and their bytes", RESULT, array([2, 0], "int64"), array([195, 164], "uint8"),
+              operation=DATASET, id=59, model=2, n_rows=2)  # fmt: skip
+    yield one("result_altered", "the file is another one", RESULT,
+              text({"status": 17, "message": "events.h5 was replaced", "traceback": "", "retry_after": 0.0}),
+              status=17, operation=DATASET, id=60, model=2)  # fmt: skip
+    yield one("request_describe", "what there is of it", REQUEST, text({"dataset": "events"}), operation=DESCRIBE,
+              id=17, model=2, n_rows=1)  # fmt: skip
+    yield one("request_digest", "checksums of three slabs", REQUEST, text({**where, "row_bytes": 32}),
+              array([0, 1, 2, 3], "int64"), operation=DIGEST, id=18, model=2, n_rows=3)  # fmt: skip
+    yield one("request_upload", "a part of some rows", REQUEST,
+              text({"upload": "c4" * 32, "rows": 9, "columns": 1, "do": "write", "first": 7}),
+              array([[0.5], [-0.5]]), operation=UPLOAD, id=19, model=2, n_rows=2)  # fmt: skip
+    yield one("request_resident", "two points, rows that the workers hold, in groups of two blocks", REQUEST,
+              text({**where, "columns": [], "rows": 5000000000, "upload": "", "weights": "", "weights_identity": "",
+                    "width": 1}),
+              array([2**32, 1, 3000, 2], "int64"), array([PARAMS] * 2),
+              operation=LIKELIHOOD, flags=RESIDENT, id=20, model=2, n_rows=4)  # fmt: skip
     inner, _ = frame(REPLY, ("float64", (2500,), None), operation=DENSITY, flags=FINAL, id=7, n_rows=2500)
     yield one("compressed", "2500 values, all of them 0, of a large REPLY", COMPRESSED,
               array(list(squeeze(inner, 20000)), "uint8"), n_rows=len(inner) + 20000)  # fmt: skip
