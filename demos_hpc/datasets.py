@@ -37,7 +37,7 @@ _LIGHT = frozenset({"shuffle", "fletcher32"})
 class DataSet:
     """One dataset, ``handle`` as h5py has it, with its attributes for JSON.
 
-    ``source`` is the file that its bytes are in, None where it is not that of the dataset itself.
+    ``file`` is kept open as long as this lives; ``source`` is where its bytes are, None where not in that file.
 
     Raises
     ------
@@ -46,9 +46,10 @@ class DataSet:
     """
 
     def __init__(
-        self, handle: Any, name: str, source: Source | None, identity: str, attributes: dict[str, Any]
+        self, handle: Any, name: str, file: object, source: Source | None, identity: str, attributes: dict[str, Any]
     ) -> None:
         self._handle = handle
+        self._file = file
         self._attributes = attributes
         #: Where it is, for messages.
         self.name = name

@@ -194,7 +194,7 @@ class DataFile:
             if is_virtual:
                 handle = self._open_virtual(handle, here, n_links, files)
             source = None if raw or is_virtual else self._source
-            dataset = DataSet(handle, name, source, _combine(files), attributes)
+            dataset = DataSet(handle, name, self, source, _combine(files), attributes)
         except DatasetError:
             raise
         except ERRORS as error:

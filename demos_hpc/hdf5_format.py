@@ -25,7 +25,7 @@ FILTERS = {
     32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2",
 }  # fmt: skip
 #: What h5py raises where a file is not as it should be, or has what h5py does not know.
-ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NotImplementedError)
+ERRORS = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, MemoryError)
 #: Names that a message about a group lists.
 MOST_NAMES = 20
 #: Versions of the format for files that are made: the oldest, which every library reads, and which has no checksums

@@ -93,13 +93,13 @@ class Library:
 
     def _find_room(self, dataset: DataSet, run: Run, question: Mapping[str, Any], count: int) -> Array | None:
         """Memory for a unit of an answer; nobody gets more than he says that he asks for, nor more than is good."""
-        kind, row_bytes = question.get("kind", "rows"), question.get("row_bytes", 0)
+        kind, row_bytes = question.get("kind", "rows"), question.get("row_bytes")
         if kind != dataset.kind:
             raise BadFrame(f"a question for {str(kind)[:20]!r} of {dataset.name}, which has {dataset.kind}")
         n_bytes = dataset.measure(run)
         if kind != "rows":
             n_bytes = math.prod(run.counts) * RAGGED_BYTES
-        elif n_bytes != row_bytes * count:
+        elif divmod(n_bytes, max(count, 1)) != (row_bytes, 0):
             raise InvalidInput(f"{count} rows of {dataset.name} have {n_bytes} bytes, not {count} times {row_bytes}")
         for size, most in ((n_bytes, MOST_UNIT_BYTES), (dataset.measure_chunks(run), MOST_READ_BYTES)):
             if size > most:

@@ -99,6 +99,8 @@ class Source:
 
     def read_rows(self, offset: int, row_bytes: int, rows: IndexArray, out: Array) -> None:
         """Increasing rows of what lies in the file as one run, from ``offset`` on, into (n, row_bytes) uint8."""
+        if offset + (int(rows[-1]) + 1) * row_bytes > self._size:
+            raise self._make_error(self._size)
         at = rows * row_bytes
         is_far = (np.diff(at) > NEAR_BYTES + row_bytes) | (np.diff(at // PAGE_BYTES) != 0)
         edges = [0, *(np.flatnonzero(is_far) + 1).tolist(), len(rows)]
@@ -120,6 +122,8 @@ class Source:
 
     def read_at(self, view: memoryview, at: int) -> None:
         """Fills memory with what begins at byte ``at``; `OSError` where there is less."""
+        if at + len(view) > self._size:  # also where a damaged file says that something is at 2**64
+            raise self._make_error(self._size)
         while view:
             n_bytes = os.preadv(self._descriptor, [view], at)
             if not n_bytes:
