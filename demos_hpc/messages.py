@@ -171,9 +171,9 @@ class Offer(FromJson):
     worker: str
     fingerprint: str
     source: str = ""
-    place: str = ""
     spec: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True)

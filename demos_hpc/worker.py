@@ -77,7 +77,8 @@ class Worker:
         """Loads the model and tells the dispatcher what it is, or why there is none."""
         try:
             model = self._model = make_model()
-            offer = Offer(self.name, fingerprint, model.source, find_place(SHARED_MEMORY), spec=model.spec.to_dict())
+            place = find_place(SHARED_MEMORY)
+            offer = Offer(self.name, fingerprint, model.source, model.spec.to_dict(), place=place)
         except DemosError as error:
             trace = format_traceback(error) if error.__cause__ else ""
             offer = Offer(self.name, fingerprint, failure=Failure.of(error, trace).to_dict())

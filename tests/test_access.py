@@ -32,7 +32,7 @@ def test_every_operation_is_of_one_kind() -> None:
     assert {operation.title for operation in Operation} == QUESTIONS | CONTROLS
     assert not QUESTIONS & CONTROLS
     assert {"statistics", "drain", "stop"} == CONTROLS
-    assert {"set_params"} == QUESTIONS - READ
+    assert {"set_params", "upload"} == QUESTIONS - READ
 
 
 def test_without_a_file_only_the_owner_may_do_anything() -> None:
@@ -87,7 +87,7 @@ def test_a_model_without_uuid_matches_by_name_only() -> None:
     ("allow", "allowed"),
     [
         ("read", READ),
-        ("write", {"set_params", "metadata"}),
+        ("write", {"set_params", "upload", "metadata"}),
         ("log_density", {"log_density", "metadata"}),
         ("metadata", {"metadata"}),
         ("operate", {"operate", "statistics", "drain", "stop"}),
@@ -154,7 +154,7 @@ def test_by_default_everyone_may_read_what_no_rule_mentions() -> None:
     assert access.find_allowed("bob", NOBODY, "secret", "") == set()
     assert access.find_allowed("alice", NOBODY, "secret", "") == READ
     assert access.find_allowed("bob", NOBODY, "neutrino", "") == READ - {"sample"}
-    assert access.find_allowed("alice", NOBODY, "neutrino", "") == QUESTIONS
+    assert access.find_allowed("alice", NOBODY, "neutrino", "") == QUESTIONS - {"upload"}
     assert access.find_allowed("carol", NOBODY, "earth", "") == READ | CONTROLS | {"operate"}
 
 
