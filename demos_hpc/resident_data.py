@@ -119,7 +119,7 @@ def make_resident(
             raise InvalidInput(f"dataset {name!r}: {len(names)} columns of shape {tuple(shape)}; the model takes {d}")
     elif columns is not None:
         raise InvalidInput(f"dataset {name!r} has no fields, so columns cannot be chosen")
-    elif len(shape) != 2 or shape[1] != d:
+    elif len(shape) not in (1, 2) or (shape[1] if len(shape) == 2 else 1) != d:
         raise InvalidInput(f"dataset {name!r} has shape {tuple(shape)}; model {spec.name!r} takes (n, {d})")
     reference = Reference(
         dataset=name, identity=description["identity"], columns=names, rows=shape[0], width=d, **_read_weights(

@@ -267,3 +267,8 @@ def test_each_place_holds_its_part_and_takes_over_that_of_another(
     service.dispatcher.lose(links[0])
     assert np.array_equal(model.log_likelihood(held, POINTS), expected)
     assert count_slabs()[0] == here
+
+
+def test_datasets_of_one_axis_are_rows_of_one_column(model: RemoteModel) -> None:
+    held = model.resident("weights")
+    assert model.log_likelihood(held, POINTS[0]) == model.log_likelihood(WEIGHTS[:, np.newaxis], POINTS[0])
