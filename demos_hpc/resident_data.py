@@ -72,7 +72,8 @@ class ResidentData:
         """The arrays that name these rows in a request, and the number of groups that they are added in."""
         if self._words is None:
             rows = self._rows
-            span = Rows(rows.start, rows.step, len(rows), choose_group(len(rows), block_rows))
+            step = rows.step if len(rows) > 1 else 1  # one of any length leads to a single row
+            span = Rows(rows.start, step, len(rows), choose_group(len(rows), block_rows))
             self._words = [self._asked, span.to_array()], span.count_groups(block_rows)
         return self._words
 

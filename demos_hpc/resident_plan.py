@@ -26,6 +26,12 @@ _BYTES, _INT64 = DTYPES[7], DTYPES[3]
 GROUP_ROWS = 1 << 16
 MANY_GROUPS = 64
 MOST_GROUPS = 4096
+#: Rows that a group may have, unless there would be more than `MOST_GROUPS`: a worker does one without a pause.
+MOST_GROUP_ROWS = 1 << 26
+#: Bytes of a reference up to which it is worth being remembered.
+SHORT_BYTES = 4096
+#: No step between rows is longer: NumPy has 64 bits.
+LONGEST_STEP = 1 << 62
 #: Runs of rows that a dataset is placed by.
 STRIPES = 256
 
@@ -131,15 +137,19 @@ class ResidentPlan:
     def edges(self) -> list[int]:
         """The first unit of each stripe of the dataset, then the number of units."""
         stripe_rows = -(-self.reference.rows // STRIPES)
-        step = self.span.step * self.span.group * self.block_rows
+        step = min(self.span.step * self.span.group * self.block_rows, LONGEST_STEP)
         stripes = np.arange(1, STRIPES + 1) * stripe_rows
         groups = np.clip(-((self.span.start - stripes) // step), 0, self.n_blocks)
         groups[-1] = self.n_blocks
-        return [0, *(groups * self.points).tolist()]
+        return [0, *(group * self.points for group in groups.tolist())]
 
 
-#: Of references, which come again and again.
-read_reference = lru_cache(maxsize=4096)(Reference.from_bytes)
+def read_reference(data: bytes) -> Reference:
+    """What `Reference.to_bytes` gave; most come again and again."""
+    return _recall_reference(data) if len(data) <= SHORT_BYTES else Reference.from_bytes(data)
+
+
+_recall_reference = lru_cache(maxsize=1024)(Reference.from_bytes)
 
 
 def make_resident_plan(spec: ModelSpec, frame: Frame) -> ResidentPlan:
@@ -169,8 +179,9 @@ def make_resident_plan(spec: ModelSpec, frame: Frame) -> ResidentPlan:
     if min(span.start, span.step - 1, span.count - 1) < 0 or last >= reference.rows:
         raise InvalidInput(f"{span} of {reference.rows} rows")
     n_blocks = count_blocks(span.count, spec.block_rows)
-    if not 1 <= span.group <= 1 << 40 or span.group & (span.group - 1) or n_blocks > span.group << 24:
-        raise InvalidInput(f"groups of {span.group} blocks, of {n_blocks}; a group is a power of two")
+    most = max(MOST_GROUP_ROWS // spec.block_rows, choose_group(span.count, spec.block_rows))
+    if not 1 <= span.group <= most or span.group & (span.group - 1) or n_blocks > span.group << 24:
+        raise InvalidInput(f"groups of {span.group} blocks, of {n_blocks}; a group is a power of two, at most {most}")
     widths: tuple[tuple[int, ...], ...] = ((), (p,)) if operation in GRADIENTS else ((),)
     plan = ResidentPlan(operation, reference, asked, span, points, len(layout.shapes) == 3, spec.block_rows, widths)
     if header.n_rows != plan.units:

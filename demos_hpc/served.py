@@ -12,7 +12,7 @@ from .data_plan import DataPlan, make_data_plan
 from .errors import Busy, InvalidInput, TooLarge
 from .messages import LIKELIHOODS, OF_DATA, Flag, FloatArray, Operation
 from .plan import Plan, make_plan
-from .resident_plan import ResidentPlan, make_resident_plan
+from .resident_plan import SHORT_BYTES, ResidentPlan, make_resident_plan
 from .spec import ModelSpec
 from .wire import Frame, Layout
 
@@ -155,14 +155,17 @@ class Served:
 
     def _plan_resident(self, frame: Frame) -> ResidentPlan:
         """The same for data that the workers hold."""
-        names = [array.tobytes() for array in frame.arrays[:2]]
-        key = (frame.header.operation, frame.header.n_rows, frame.layout, *names)
-        plan = self._resident_plans.get(key)
+        names = frame.arrays[:2]
+        key: tuple[Any, ...] | None = None
+        if sum(array.nbytes for array in names) <= SHORT_BYTES:
+            key = (frame.header.operation, frame.header.n_rows, frame.layout, *(array.tobytes() for array in names))
+        plan = None if key is None else self._resident_plans.get(key)
         if plan is None:
             plan = make_resident_plan(self.spec, frame)
             if len(self._resident_plans) >= KEPT_PLANS:
                 self._resident_plans.clear()
-            self._resident_plans[key] = plan
+            if key is not None:
+                self._resident_plans[key] = plan
         if not plan.has_params:
             self.spec.check_complete(self.defaults)
         return plan

@@ -94,6 +94,20 @@ def test_edges_say_where_each_stripe_of_the_dataset_begins(data: st.DataObject) 
             assert row // stripe_rows == stripe
 
 
+def test_steps_without_a_number_are_steps_behind_the_last_row() -> None:
+    """What is far beyond 64 bits must not end the dispatcher, which looks for the stripes of each request."""
+    plan = plan_of(Rows(ROWS - 1, 2**62, 1, 1 << 16), 3)
+    assert plan.edges == [0] * (len(plan.edges) - 1) + [3]
+    plan = plan_of(Rows(0, 2**63 - 1, 1, 1 << 16), 3)
+    assert plan.edges == [0] + [3] * (len(plan.edges) - 1)
+
+
+def test_long_references_are_understood_as_well() -> None:
+    long = Reference(dataset="e" * 5000, identity="0123456789abcdef", rows=ROWS, width=1)
+    plan = ask([np.frombuffer(long.to_bytes(), np.uint8), Rows(0, 1, 10, 1).to_array()], 1)
+    assert plan.reference == long
+
+
 HOSTILE: dict[str, tuple[list[Array], int, type[DemosError]]] = {
     "no rows": ([ASKED], 1, InvalidInput),
     "rows of another type": ([ASKED, np.ones(4)], 1, InvalidInput),
@@ -105,6 +119,7 @@ HOSTILE: dict[str, tuple[list[Array], int, type[DemosError]]] = {
     "no step": ([ASKED, Rows(0, 0, 10, 1).to_array()], 1, InvalidInput),
     "nothing": ([ASKED, Rows(0, 1, 0, 1).to_array()], 1, InvalidInput),
     "groups of three": ([ASKED, Rows(0, 1, 10, 3).to_array()], 1, InvalidInput),
+    "a group that takes hours": ([ASKED, Rows(0, 1, 10, 1 << 17).to_array()], 1, InvalidInput),
     "groups of none": ([ASKED, Rows(0, 1, 10, 0).to_array()], 1, InvalidInput),
     "more cells than there are": ([ASKED, Rows(0, 1, 10, 1).to_array()], 2, InvalidInput),
     "params of another width": ([ASKED, Rows(0, 1, 10, 1).to_array(), np.ones((1, 3))], 1, InvalidInput),
