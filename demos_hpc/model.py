@@ -21,9 +21,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from .blocks import count_blocks, sum_blocks, sum_pairwise
-from .errors import InvalidInput, ModelFailed, ModelNotFound, NotOffered
+from .config import Config
+from .errors import EXCEPTION_OF, InvalidInput, ModelFailed, ModelNotFound, NotOffered, StatusError
 from .messages import Array, FloatArray, Operation, to_json
-from .model_paths import DATA_FILES, DATA_MODEL, find
+from .model_paths import DATA_FILES, DATA_MODEL, NATIVE_MODEL, find, split_native
 from .spec import GRADIENT_X, Dataset, ModelSpec
 from .streams import BlockStreams
 
@@ -53,14 +54,18 @@ class Model(Protocol):
         """A forward map: params (m, p) to (m, q)."""
 
 
-#: Bytes of rows that a likelihood of resident data calls a model with.
+#: Bytes of rows that a likelihood of resident data calls a model with, and that it has at a time.
 CALL_BYTES = 1 << 20
+TAKE_BYTES = 64 << 20
+#: Rows ``first`` to ``stop``, and their weights if they have any.
+TakeRows = Callable[[int, int], tuple[FloatArray, FloatArray | None]]
 
 
-def load(path: str) -> LoadedModel:
+def load(path: str, config: Config | None = None) -> LoadedModel:
     """The model that ``path`` names: ``file.py:Class``, ``package.module:Class``, or a short name of `BUNDLED`.
 
-    Or a file of `DATA_FILES`: then all that it has are its datasets.
+    Or a file of `DATA_FILES`: then all that it has are its datasets. Or a library, ``libmodel.so``, a description of
+    one, ``model.json``, or both, ``libmodel.so:model.json``; ``config`` says how many threads share its rows.
 
     Raises
     ------
@@ -68,13 +73,18 @@ def load(path: str) -> LoadedModel:
         Where the file, the module or the name does not exist.
     ModelFailed
         Where it exists and raises; its traceback is the cause.
+    InvalidInput
+        Where it is not what a model has to be.
+    BadVersion
+        Where it is a library for another ``demos.h``.
     DatasetError
         Where it is a file of data that cannot be read.
     """
     place, name = find(path)
     if path.endswith(DATA_FILES):
-        home, _, kind = DATA_MODEL.partition(":")
-        return LoadedModel(getattr(importlib.import_module(home), kind)(path))
+        return LoadedModel(_find_class(DATA_MODEL)(path))
+    if split_native(path):
+        return LoadedModel(_find_class(NATIVE_MODEL)(path, config or Config.load()))
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except ModuleNotFoundError as error:
@@ -93,6 +103,12 @@ def load(path: str) -> LoadedModel:
         raise
     except (Exception, SystemExit) as error:
         raise ModelFailed(f"model {path!r} could not be made: {describe(error)}") from error
+
+
+def _find_class(name: str) -> Any:
+    """A class of this package that stands above, or is seldom needed."""
+    module, _, kind = name.partition(":")
+    return getattr(importlib.import_module(module), kind)
 
 
 def _may_be_model(value: Any, module: Any) -> bool:
@@ -156,8 +172,10 @@ class LoadedModel:
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"the spec of model {spec.name!r} cannot be sent as JSON: {error}") from None
         #: A digest of the code that the model is made of, as far as it can be found: of the file of its class.
-        self.source = _digest_source(type(model))
+        self.source: str = getattr(model, "demos_source", None) or _digest_source(type(model))
         self._streams = BlockStreams()
+        #: Of a model that sets up the streams of blocks by itself (`demos_hpc.native`).
+        self._sample_rows = getattr(model, "demos_sample_rows", None)
 
     def log_density(self, x: FloatArray, params: FloatArray) -> FloatArray:
         """x (n, d), params (p,) or (n, p) to (n,) float64."""
@@ -190,29 +208,33 @@ class LoadedModel:
         return sums
 
     def log_likelihood_groups(
-        self,
-        x: FloatArray,
-        params: FloatArray,
-        group: int,
-        *,
-        gradient: bool = False,
-        weights: FloatArray | None = None,
+        self, take: TakeRows, n_rows: int, params: FloatArray, group: int, *, gradient: bool = False
     ) -> list[FloatArray]:
-        """The same for groups of ``group`` blocks, a power of two: (groups, k), with ``gradient`` (groups, k, p)."""
-        rows = self.spec.block_rows
+        """The same for groups of ``group`` blocks, a power of two: (groups, k), with ``gradient`` (groups, k, p).
+
+        ``take(first, stop)`` gives rows (stop - first, d) of all ``n_rows`` and their weights, `TAKE_BYTES` at a time:
+        where they are not in memory, there may be no room for all of them.
+        """
+        rows, row_bytes = self.spec.block_rows, 8 * max(self.spec.n_observables, 1)
         step = rows * group
-        n_groups = count_blocks(len(x), step)
+        n_groups = count_blocks(n_rows, step)
         sums = [np.empty((n_groups, len(params))), np.empty((n_groups, len(params), self.spec.n_params))][
             : 1 + gradient
         ]
         # What a model is called with should stay in the processor's cache for all points.
-        length = rows * max(1, CALL_BYTES // (8 * rows * max(self.spec.n_observables, 1)))
+        length = rows * max(1, CALL_BYTES // (rows * row_bytes))
+        most = length * max(1, TAKE_BYTES // (length * row_bytes))
+        taken = 0
         with np.errstate(invalid="ignore", over="ignore"):
             for nth in range(n_groups):
-                end = min((nth + 1) * step, len(x))
+                end = min((nth + 1) * step, n_rows)
                 parts = []
                 for start in range(nth * step, end, length):
-                    run = slice(start, min(start + length, end))
+                    stop = min(start + length, end)
+                    if stop > taken:
+                        first, taken = start, min(start + most, n_rows)
+                        x, weights = take(first, taken)
+                    run = slice(start - first, stop - first)
                     some = None if weights is None else weights[run]
                     parts.append(self.log_likelihood_cells(x[run], params, gradient=gradient, weights=some))
                 for target, cells in zip(sums, zip(*parts, strict=True), strict=True):
@@ -226,6 +248,8 @@ class LoadedModel:
         ``first_row`` stands at the beginning of a block.
         """
         rows = self.spec.block_rows
+        if self._sample_rows is not None:
+            return np.asarray(self._call("demos_sample_rows", first_row, n, params, seed))
         out = np.empty((n, self.spec.n_observables))
         for start in range(0, n, rows):
             count = min(rows, n - start)
@@ -271,6 +295,9 @@ class LoadedModel:
             raise NotOffered(f"model {self.spec.name!r} has no {method}(); it offers {', '.join(self.spec.operations)}")
         try:
             return function(*arguments)
+        except StatusError as error:
+            name = method.removeprefix("demos_").removesuffix("_rows")
+            raise EXCEPTION_OF[error.status](f"{name}() of model {self.spec.name!r}: {error}") from None
         except (Exception, SystemExit) as error:
             raise ModelFailed(f"{method}() of model {self.spec.name!r} raised {describe(error)}") from error
 

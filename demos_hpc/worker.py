@@ -184,11 +184,14 @@ class Worker:
     def _add_resident(self, model: LoadedModel, header: Header, arrays: list[Array]) -> list[Array]:
         """Cells of a likelihood of data that this worker has, or reads."""
         asked, span, params = arrays
-        rows = Rows.of(span)
-        stop = rows.start + rows.step * (rows.count - 1) + 1
-        x, weights = self._stock.residents.rows(read_reference(asked.tobytes()), rows.start, stop, rows.step)
+        reference, rows = read_reference(asked.tobytes()), Rows.of(span)
+
+        def take(first: int, stop: int) -> tuple[FloatArray, FloatArray | None]:
+            begin, end = rows.start + rows.step * first, rows.start + rows.step * (stop - 1) + 1
+            return self._stock.residents.rows(reference, begin, end, rows.step)
+
         gradient = header.operation in GRADIENTS
-        sums = model.log_likelihood_groups(x, params, rows.group, gradient=gradient, weights=weights)
+        sums = model.log_likelihood_groups(take, rows.count, params, rows.group, gradient=gradient)
         return [array.reshape(header.n_rows, *array.shape[2:]) for array in sums]
 
     def _fetch(self, header: Header, arrays: list[Array]) -> list[Array]:

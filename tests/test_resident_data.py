@@ -15,6 +15,8 @@ from service import Service
 import demos_hpc
 from demos_hpc import Config, Dataset, DatasetError, InvalidInput, NotOffered, RemoteModel
 from demos_hpc.messages import Array
+from demos_hpc.reference import Reference
+from demos_hpc.residents import Residents
 from demos_hpc.testing import Gaussian, LinearGaussian
 
 N = 70_001
@@ -146,6 +148,37 @@ def test_large_uploads_travel_in_parts(model: RemoteModel, monkeypatch: pytest.M
     held = model.upload(X, progress=lambda *done: seen.append(done))
     assert seen == [(min(n, N), N) for n in range(10_000, N + 10_000, 10_000)]
     assert model.log_likelihood(held, POINTS[0]) == model.log_likelihood(X, POINTS[0])
+
+
+@pytest.mark.parametrize("room", [0, 1 << 30])
+def test_no_worker_has_more_rows_at_a_time_than_it_says(
+    path: Path, config: Config, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """However long a group is that somebody asks for: of rows that are not kept there may be more than memory."""
+    monkeypatch.setattr("demos_hpc.model.CALL_BYTES", 3 * 8 * 1024)
+    monkeypatch.setattr("demos_hpc.model.TAKE_BYTES", 9 * 8 * 1024)
+    lengths, rows = [], Residents.rows
+
+    def note(self: Residents, reference: Reference, start: int, stop: int, step: int = 1) -> Any:
+        lengths.append(len(range(start, stop, step)))
+        return rows(self, reference, start, stop, step)
+
+    monkeypatch.setattr(Residents, "rows", note)
+    monkeypatch.setattr("demos_hpc.resident_data.choose_group", lambda n, block_rows: 64)
+    little = dataclasses.replace(config, resident_bytes=room or 1)
+    with demos_hpc.local(make_model(path), config=little) as model:
+        held = model.resident("events")
+        for taken in (slice(None), slice(3, None, 2)):
+            lengths.clear()
+            found = model.log_likelihood(held[taken], POINTS)
+            np.testing.assert_array_equal(found, model.log_likelihood(np.ascontiguousarray(X[taken]), POINTS))
+            assert max(lengths) == 9 * 1024
+
+
+def test_steps_may_be_longer_than_any_number(model: RemoteModel) -> None:
+    assert model.log_likelihood(model.resident("events")[7 :: 10**30], POINTS[0]) == model.log_likelihood(
+        X[7:8], POINTS[0]
+    )
 
 
 def test_rows_need_not_fit_into_memory(path: Path, config: Config) -> None:
