@@ -51,12 +51,14 @@ class DirectData:
         run = Run(selection.axes, 0, selection.fields, selection.is_flat)
         in_place = out is not None and out.dtype == dtype.base and selection.order is None and not dtype.hasobject
         room = out.reshape((*run.counts, *dtype.shape)) if in_place and out is not None else None
-        try:
-            values = self._dataset.read(run, self._cache, room)
-        except DatasetError:
-            if self._file.is_unchanged():
-                raise
-        else:
-            if self._file.is_unchanged():
-                return out if in_place else arrange(values, selection, out)
+        # HDF5 must not read a file of which it remembers what is no longer so.
+        if self._file.is_unchanged():
+            try:
+                values = self._dataset.read(run, self._cache, room)
+            except DatasetError:
+                if self._file.is_unchanged():
+                    raise
+            else:
+                if self._file.is_unchanged():
+                    return out if in_place else arrange(values, selection, out)
         raise DatasetError(f"{self._file.path} was changed since it was opened; open the dataset again")

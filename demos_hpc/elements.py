@@ -101,6 +101,26 @@ def decode(lengths: Array, contents: Sequence[Array], kind: str, item: np.dtype[
     return values.reshape(lengths.shape)
 
 
+class AsStrings:
+    """A dataset of strings that are read as str; see `remote_data.RemoteDataset.asstr`."""
+
+    def __init__(self, dataset: Any, encoding: str, errors: str) -> None:
+        self._dataset = dataset
+        self._encoding = encoding
+        self._errors = errors
+
+    def __getitem__(self, key: Any) -> Any:
+        values = self._dataset[key]
+        if isinstance(values, bytes):
+            return values.decode(self._encoding, self._errors)
+        texts = np.empty(values.shape, dtype=object)
+        texts.reshape(-1)[:] = [value.decode(self._encoding, self._errors) for value in values.reshape(-1)]
+        return texts
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+
 def describe_value(value: Any) -> Any:
     """A string, a number or an array for JSON; `TypeError` where it cannot be described."""
     if isinstance(value, str):

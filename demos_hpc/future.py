@@ -258,7 +258,10 @@ class RaggedFuture(Future):
         self._runs = {}
 
     def settle(self, error: DemosError | None = None) -> None:
+        if error is not None:
+            super().settle(error)
+            return
         runs = [self._runs[first] for first in sorted(self._runs)]
         lengths = [run[0] for run in runs] or [np.zeros((0, *self.widths[0]), np.int64)]
         self.out = [np.concatenate(lengths), *(run[1] for run in runs)]
-        super().settle(error)
+        super().settle()

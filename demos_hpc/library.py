@@ -203,16 +203,20 @@ class Library:
         raise DatasetError(f"dataset {name!r}: {path} was changed while it was read; open it again")
 
     def _find_file(self, path: str) -> DataFile:
-        """The open file; every now and then it is looked whether the path still leads to it."""
-        now = self._clock()
-        if path in self._files and now >= self._looked[path] + LOOK_SECONDS:
-            self._looked[path] = now
-            if not self._files[path].is_current():
+        """The open file, as it was opened; every now and then it is looked whether the path still leads to it."""
+        file, now = self._files.get(path), self._clock()
+        if file is not None:
+            is_time = now >= self._looked[path] + LOOK_SECONDS
+            if is_time:
+                self._looked[path] = now
+            # HDF5 must not read a file of which it remembers what is no longer so.
+            if not file.is_unchanged() or (is_time and not file.is_current()):
                 self._drop(path)
-        if path not in self._files:
-            self._files[path] = DataFile(path, self._allowed)
+                file = None
+        if file is None:
+            file = self._files[path] = DataFile(path, self._allowed)
             self._looked[path] = now
-        return self._files[path]
+        return file
 
     def _drop(self, path: str) -> None:
         self._files.pop(path).close()

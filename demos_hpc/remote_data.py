@@ -13,8 +13,8 @@ import numpy as np
 from .answers import take_first
 from .connection import Connection
 from .direct_data import DirectData
-from .elements import RAGGED_BYTES, decode, read_dtype
-from .errors import DatasetError, DemosError, InvalidInput, TooLarge
+from .elements import RAGGED_BYTES, AsStrings, decode, read_dtype
+from .errors import DatasetError, DemosError, InternalError, InvalidInput, TooLarge
 from .future import BytesFuture, Future, RaggedFuture
 from .hdf5_format import make_empty, read_attribute
 from .library import combine_digests, count_slabs
@@ -25,6 +25,8 @@ from .selection import MOST_UNIT_BYTES, Selection, arrange, cut, merge, read_sel
 
 #: Bytes of a block, where nobody says how many rows it has.
 BLOCK_BYTES = 32 << 20
+#: The same where whole chunks make so much of it, which would otherwise be inflated again for each block.
+LARGE_BLOCK = 1 << 30
 #: Blocks that are asked for ahead of the one that the caller has.
 AHEAD = 2
 Progress = Callable[[int, int], object]
@@ -122,6 +124,8 @@ class RemoteDataset:
         return self.submit(key).result()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if self.shape is None:
+            raise TypeError(f"dataset {self.name!r} is empty: it has a type, but no elements to make an array of")
         values = np.asarray(self[()])
         return values if dtype is None else values.astype(dtype, copy=False)
 
@@ -134,7 +138,8 @@ class RemoteDataset:
         called as rows come; ``timeout`` is in seconds.
         """
         if self.shape is None:
-            if key is not Ellipsis and key != () and key != (Ellipsis,):
+            given = key if isinstance(key, tuple) else (key,)
+            if len(given) > 1 or any(k is not Ellipsis for k in given):
                 raise InvalidInput(f"dataset {self.name!r} is empty, and has no part {key!r}; all of it is dataset[()]")
             return self._give(make_empty(self.dtype))
         return self._start(read_selection(key, self.shape, self._names, self.name), out, timeout, progress)
@@ -161,10 +166,20 @@ class RemoteDataset:
         target = dest[into if any(key is Ellipsis for key in into) else (*into, ...)]
         if target.size and not np.may_share_memory(target, dest):
             raise InvalidInput("dest_sel has to be of slices and numbers, so that it can be written to")
-        future = self.submit(... if source_sel is None else source_sel, out=target if self._fits(target) else None)
-        values = future.result()
-        if values is not target:
+        if self.shape is None:
+            raise InvalidInput(f"dataset {self.name!r} is empty, and has nothing to read")
+        key = ... if source_sel is None else source_sel
+        selection = read_selection(key, self.shape, self._names, self.name)
+        shown = self._find_shown(selection)
+        flags, is_alike = target.flags, target.dtype == shown.base and target.shape == (*selection.shape, *shown.shape)
+        out = target if is_alike and flags.c_contiguous and flags.writeable else None
+        values = self._start(selection, out, None, None).result()
+        if values is out:
+            return
+        try:
             target[...] = values
+        except ValueError as error:
+            raise InvalidInput(f"{self.name} of shape {np.shape(values)} into shape {target.shape}: {error}") from None
 
     def blocks(self, rows: int | None = None, *, progress: bool = False) -> Iterator[Array]:
         """The dataset in blocks of so many rows, one after the other; the next ones are on their way meanwhile.
@@ -173,9 +188,11 @@ class RemoteDataset:
         """
         n = len(self)
         if rows is None:
-            row_bytes = max(self.nbytes // max(n, 1), 1)
+            item_bytes = RAGGED_BYTES if self._kind != "rows" else self.dtype.itemsize
+            row_bytes = max(item_bytes * math.prod(self.shape[1:] if self.shape else ()), 1)
+            most = max(1, min(BLOCK_BYTES, self._max_bytes) // row_bytes)
             whole = self.chunks[0] if self.chunks else 1
-            rows = max(whole, BLOCK_BYTES // row_bytes // whole * whole)
+            rows = most // whole * whole or max(1, min(whole, LARGE_BLOCK // row_bytes))
         if isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 1:
             raise InvalidInput(f"rows is {rows!r}; a block has 1 or more")
         return self._give_blocks(n, int(rows), progress)
@@ -214,7 +231,10 @@ class RemoteDataset:
         """The checksum as the workers find it; `DatasetError` where it is not what was declared, if anything was."""
         found = self.compute_checksum(progress)
         if self.checksum and found != self.checksum:
-            raise DatasetError(f"{self.path} has checksum {found}, but was declared to have {self.checksum}")
+            raise DatasetError(
+                f"{self.path} has checksum {found}, but was declared to have {self.checksum}: bring back the file that"
+                " was meant, or correct what is declared"
+            )
         return found
 
     def compute_checksum(self, progress: Progress | None = None) -> str:
@@ -225,7 +245,7 @@ class RemoteDataset:
         n = count_slabs(self.shape, item_bytes)
         digests: Array = np.empty((n, 32), np.uint8)
         if n:
-            question = to_json({"dataset": self.name, "identity": self.identity, "row_bytes": 32})
+            question = to_json({"dataset": self.name, "identity": self.identity})
             arrays = [question, np.arange(n + 1)]
             future = self._connection.start(
                 Operation.DIGEST, arrays, n, n, ((32,),), take_first, model=self._model, out=[digests], make=BytesFuture
@@ -247,22 +267,21 @@ class RemoteDataset:
         future.settle(error)
         return future
 
-    def _fits(self, target: Array) -> bool:
-        """Whether an answer can be received in this very array."""
-        flags = target.flags
-        return flags.c_contiguous and flags.writeable and self.shape is not None and target.dtype == self.dtype.base
-
     def _row_dtype(self, selection: Selection) -> np.dtype[Any]:
         if selection.fields is None or self._kind != "rows":
             return self.dtype
         return np.dtype([(name, self._item[name]) for name in selection.fields])
 
+    def _find_shown(self, selection: Selection) -> np.dtype[Any]:
+        """What an element of the answer is: where one field was asked for, that field itself."""
+        dtype = self._row_dtype(selection)
+        return dtype[0] if selection.is_one_field else dtype
+
     def _start(
         self, selection: Selection, out: Array | None, timeout: float | None, progress: Progress | None
     ) -> Future:
         assert self.shape is not None
-        dtype = self._row_dtype(selection)
-        shown = dtype[0] if selection.is_one_field else dtype
+        dtype, shown = self._row_dtype(selection), self._find_shown(selection)
         shape = (*selection.shape, *shown.shape)
         if out is not None and (
             not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != shown.base
@@ -314,6 +333,8 @@ class RemoteDataset:
             outs = [self._make_room(selection, axis, out, n_rows, row_bytes)]
 
         def finish(answers: list[Array]) -> Any:
+            if is_ragged and answers[0].shape != (n_rows, *counts):
+                raise InternalError(f"the server sent {len(answers[0])} strings or lists of {n_rows}")
             if is_ragged:
                 values = decode(answers[0], answers[1:], self._kind, self._item)
             else:
@@ -366,23 +387,3 @@ class RemoteDataset:
         if progress is not None:
             progress(selection.size, selection.size)
         return self._give(value)
-
-
-class AsStrings:
-    """A dataset of strings that are read as str; see `RemoteDataset.asstr`."""
-
-    def __init__(self, dataset: RemoteDataset, encoding: str, errors: str) -> None:
-        self._dataset = dataset
-        self._encoding = encoding
-        self._errors = errors
-
-    def __getitem__(self, key: Any) -> Any:
-        values = self._dataset[key]
-        if isinstance(values, bytes):
-            return values.decode(self._encoding, self._errors)
-        texts = np.empty(values.shape, dtype=object)
-        texts.reshape(-1)[:] = [value.decode(self._encoding, self._errors) for value in values.reshape(-1)]
-        return texts
-
-    def __len__(self) -> int:
-        return len(self._dataset)

@@ -419,14 +419,13 @@ def test_weights_whose_file_is_replaced(house: House) -> None:
         residents.rows(replace(plain, weights="w", weights_identity="another"), 0, 10)
 
 
-def test_a_file_that_changes_while_it_is_read(house: House) -> None:
+def test_a_file_that_changes_in_its_place(house: House) -> None:
     residents, reference = house.open(), house.refer()
     check(residents, reference, 0, 10)
     os.utime(house.path, ns=(0, 0))
-    with pytest.raises(DatasetError, match="was changed while it was read"):
-        residents.rows(reference, 5000, 5010)
-    with pytest.raises(DatasetError, match="was replaced or changed since dataset 'x' was opened; open it again"):
-        residents.rows(reference, 5000, 5010)
+    for _ in range(2):
+        with pytest.raises(DatasetError, match="was replaced or changed since dataset 'x' was opened; open it again"):
+            residents.rows(reference, 5000, 5010)
 
 
 def test_an_upload_that_is_cut_or_gone(house: House) -> None:
