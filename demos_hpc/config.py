@@ -27,7 +27,7 @@ CHOICES = {
 #: Settings that must not be 0.
 POSITIVE = (
     "window_bytes", "max_queued_requests", "max_connections", "heartbeat", "upgrade_after", "max_unsent_bytes",
-    "stall_timeout",
+    "stall_timeout", "threads",
 )  # fmt: skip
 
 
@@ -103,6 +103,10 @@ class Config:
     spool: str = ""
     #: Bytes of datasets that the workers of one host hold in memory; 0 for half of what is free.
     resident_bytes: int = 0
+    #: Threads of each worker that share the rows of a model in C, where it says that it may be called by several.
+    threads: int = 1
+    #: libdemos, by which models in C are called; by default the one of this installation.
+    library: str = ""
     #: A directory where ranks leave a mark before MPI_Init, so that one that never comes can be named.
     run_dir: str = ""
 

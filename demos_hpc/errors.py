@@ -149,6 +149,14 @@ class AccessRefused(DemosError, PermissionError):
     status = Status.REFUSED
 
 
+class StatusError(Exception):
+    """How a model in another language failed: a `Status`, and its own words. No caller ever sees it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = Status(status)
+
+
 class RemoteTraceback(Exception):
     """Carries the traceback of another process, shown as the cause of an error here."""
 

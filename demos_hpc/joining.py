@@ -40,7 +40,7 @@ def join(name: str, config: Config, *, model: str = "", label: str = "", family:
     def make_model() -> LoadedModel:
         nonlocal loaded, failure
         try:
-            loaded = loaded or load(model or dialed.admission.model_path)
+            loaded = loaded or load(model or dialed.admission.model_path, config)
         except DemosError as error:
             failure = error
             raise

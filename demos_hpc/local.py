@@ -49,7 +49,7 @@ class LocalService:
             there, here = make_pair(self._port, port, ("dispatcher", f"worker {nth}"))
             self.dispatcher.add_worker(there, Person(""))
             worker = Worker(f"worker {nth}", port, here, config=config)
-            worker.offer(lambda: _load(model), describe_arithmetic())
+            worker.offer(lambda: _load(model, config), describe_arithmetic())
             self._workers.append(worker)
         self._names = itertools.count()
 
@@ -70,9 +70,9 @@ class LocalService:
         return RemoteModel(connection, connection.ask(Operation.METADATA, {}).result())
 
 
-def _load(model: Any) -> LoadedModel:
+def _load(model: Any, config: Config) -> LoadedModel:
     if isinstance(model, str):
-        return load(model)
+        return load(model, config)
     if isinstance(model, LoadedModel):
         return model
     return LoadedModel(model() if isinstance(model, type) else model)

@@ -147,7 +147,7 @@ def serve(model: str, config: Config) -> None:
                 launch.abort(f"{', '.join(busy)} still computed what nobody waited for, and was ended", 0)
         else:
             worker = Worker(launch.name, launch.port, launch.servers[0], config=launch.config)
-            worker.offer(lambda: load(model), describe_arithmetic())
+            worker.offer(lambda: load(model, config), describe_arithmetic())
             worker.serve()
     except BaseException:
         traceback.print_exc()

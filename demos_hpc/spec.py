@@ -155,8 +155,10 @@ class ModelSpec:
             "datasets": Dataset,
         }
         for name, kind in kinds.items():
-            # Plain dicts come from JSON.
-            columns = tuple(c if isinstance(c, kind) else kind(**c) for c in getattr(self, name))
+            # Plain dicts come from JSON, and a name alone from those who have nothing else to say.
+            columns = tuple(
+                c if isinstance(c, kind) else kind(c) if isinstance(c, str) else kind(**c) for c in getattr(self, name)
+            )
             object.__setattr__(self, name, columns)
             names = [c.name for c in columns]
             if len(set(names)) != len(names):

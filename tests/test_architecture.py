@@ -25,7 +25,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "shared_files", "logs", "journal", "selection", "runs", "progress", "elements",
         "sources", "chunk_cache", "reference", "host",
     ),
-    "2 wire and model": ("wire", "blocks", "spec", "model_paths", "model", "cost", "quadrature", "starter"),
+    "2 wire and model": ("wire", "blocks", "spec", "model_paths", "glue", "installation", "model", "cost", "quadrature", "starter"),
     "3 brain": (
         "queues", "pool", "deadlines", "scheduler", "placement", "plan", "data_plan", "resident_plan", "served", "relay", "arguments", "differences", "future", "desk",
         "adapters", "hdf5_format", "datasets", "hdf5", "direct_data", "tables", "library", "segments", "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
@@ -36,6 +36,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "transport.inflow", "transport.compression", "transport.patience", "transport.tuning", "transport.tcp",
         "transport.pair", "transport.shared", "transport.joined", "peers", "refusals", "stalls", "calls",
         "catalog", "chronicle", "accounts", "recall", "intake", "door", "upgrade", "scribe", "presence",
+        "native",
     ),
     "5 worker and client": (
         "dialing", "spool", "stock", "worker", "connection", "remote_data", "resident_data", "operating", "survey", "recovery", "tracing", "submit", "likelihood",
@@ -62,7 +63,7 @@ ORDER = [module for floor in FLOORS.values() for module in floor]
 
 #: Packages that one module each may import, if any does.
 HOMES: dict[str, str | None] = {
-    "mpi4py": "transport.mpi", "h5py": "hdf5_format", "hdf5plugin": "hdf5_format", "cffi": None, "spython": None, "cryptography": "certificates",
+    "mpi4py": "transport.mpi", "h5py": "hdf5_format", "hdf5plugin": "hdf5_format", "cffi": "native", "spython": None, "cryptography": "certificates",
     "zstandard": "transport.compression", "prometheus_client": "exposition",
 }  # fmt: skip
 

@@ -206,9 +206,9 @@ def test_a_model_is_loaded_once(hall: Hall, tmp_path: Path, monkeypatch: pytest.
     loads: list[str] = []
     load = joining.load
 
-    def count(path: str) -> Any:
+    def count(path: str, config: Any) -> Any:
         loads.append(path)
-        return load(path)
+        return load(path, config)
 
     monkeypatch.setattr(joining, "load", count)
     server = hall.open()

@@ -10,7 +10,7 @@ import pytest
 from demos_hpc.errors import InvalidInput, LaunchError, ModelNotFound
 from demos_hpc.mpiexec import Launcher, LaunchPlan
 from demos_hpc.starter import describe, make_programs, make_run_directory, start
-from demos_hpc.threads import VARIABLES, limit_threads
+from demos_hpc.threads import OWN, VARIABLES, limit_threads
 
 
 def test_first_model_brings_the_dispatcher() -> None:
@@ -48,7 +48,7 @@ def test_ranks_have_one_thread_unless_somebody_said_otherwise(monkeypatch: pytes
     }
     for name in plan.environment:
         assert plan.command[plan.command.index(name) - 1] == "-x"
-    assert limit_threads({}, 3) == dict.fromkeys(VARIABLES, "3")
+    assert limit_threads({}, 3) == dict.fromkeys((*VARIABLES, OWN), "3")
 
 
 def test_run_directory_is_fresh_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
  * x > "above", does what the setting "mode" says:
  *
  *     error      returns an error                 crash      dereferences NULL
- *     status     returns a number of no status    abort      calls abort()
+ *     status     returns a number that is none    abort      calls abort()
  *     silent     returns an error without text    exit       calls exit(3)
  *     invalid    says that the caller is wrong    leak       allocates memory and forgets it
  *     nan        gives nan in those rows          overflow   writes behind the end of an array of its own

@@ -26,7 +26,8 @@ static void pack_again(const uint8_t *frame, const demos_header *header, const d
     for (uint32_t i = 0; i < layout->n_arrays; i++) {
         data[i] = frame + layout->offsets[i];
     }
-    if (demos_pack(&again, layout->arrays, data, layout->n_arrays, packed, sizeof packed, &length, &error) != DEMOS_OK ||
+    if (demos_pack(&again, layout->arrays, data, layout->n_arrays, packed, sizeof packed, &length, &error) !=
+            DEMOS_OK ||
         length != (demos_is_inline(header) ? layout->end : layout->head) ||
         demos_read_header(packed, length, &read, &error) != DEMOS_OK ||
         demos_read_layout(&read, packed, length, &other, &error) != DEMOS_OK || other.end != layout->end ||

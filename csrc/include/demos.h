@@ -208,7 +208,9 @@ typedef struct demos_stream {
  *
  * Values: rows outside of the support have log-density -inf, rows with nan in them nan; neither is an error. An error
  * is returned as DEMOS_MODEL_FAILED, or as DEMOS_INVALID_INPUT where only the caller can do something about it, with a
- * text in `error`. No function calls exit() or abort(), throws, or leaves by longjmp(): that costs the process.
+ * text in `error` (DEMOS_TOO_LARGE, DEMOS_NOT_OFFERED and DEMOS_DATASET_FAILED are passed on as well; another status
+ * becomes DEMOS_MODEL_FAILED). No function calls exit() or abort(), throws, or leaves by longjmp(): that costs the
+ * process.
  */
 typedef struct demos_model {
     uint32_t size;  /* sizeof(demos_model), DEMOS_ABI_MAJOR and DEMOS_ABI_MINOR of whoever fills it in */

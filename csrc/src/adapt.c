@@ -114,7 +114,9 @@ int32_t demos_adapt(const demos_functions *functions, demos_model *model, demos_
         .flags = known.flags,
         .spec = model->spec,
         .user = (void *)(uintptr_t)functions, /* which the functions above do not write to */
-        .log_density = known.log_density != NULL ? call_log_density : known.density != NULL ? call_density : NULL,
+        .log_density = known.log_density != NULL ? call_log_density
+                       : known.density != NULL   ? call_density
+                                                 : NULL,
         .log_density_gradient = known.log_density_gradient != NULL ? call_gradient : NULL,
         .log_density_gradient_x = known.log_density_gradient_x != NULL ? call_gradient_x : NULL,
         .sample = known.sample != NULL ? call_sampler : NULL,

@@ -25,8 +25,8 @@ struct demos_caller {
     demos_model model;
     size_t d, p, q;
     int32_t n_threads;
-    demos_pool *pool; /* NULL where there is one thread */
-    void **users;     /* one for each thread */
+    demos_pool *pool;      /* NULL where there is one thread */
+    void **users;          /* one for each thread */
     double costs[N_KINDS]; /* nanoseconds of an item; 0 = not known */
 };
 
@@ -215,9 +215,9 @@ static int32_t do_cells(void *argument, size_t first, size_t count, int32_t who,
     for (size_t cell = first; cell < first + count; cell++) {
         size_t block = cell % j->n_blocks, rows = count_rows(j, block);
         const double *params = j->params + cell / j->n_blocks * c->p;
-        int32_t status = call_rows(c, j->gradient == NULL ? DENSITY : GRADIENT, who, rows,
-                                   j->x + block * j->block_rows * c->d, params, 0, value,
-                                   j->gradient == NULL ? NULL : gradient, error);
+        int32_t status =
+            call_rows(c, j->gradient == NULL ? DENSITY : GRADIENT, who, rows, j->x + block * j->block_rows * c->d,
+                      params, 0, value, j->gradient == NULL ? NULL : gradient, error);
         if (status != DEMOS_OK) {
             return status;
         }
@@ -277,14 +277,19 @@ int32_t demos_call_log_density(demos_caller *caller, size_t n, const double *x, 
     if (caller->model.log_density == NULL) {
         return miss("log_density", error);
     }
-    job j = {.caller = caller, .kind = DENSITY, .x = x, .params = params, .params_stride = params_stride,
-             .value = value};
+    job j = {
+        .caller = caller, .kind = DENSITY, .x = x, .params = params, .params_stride = params_stride, .value = value};
     return run(caller, do_rows, &j, n, may_share_rows(caller), error);
 }
 
 static int32_t call_gradient(demos_caller *caller, call_kind kind, size_t n, const double *x, const double *params,
                              size_t params_stride, double *value, double *gradient, demos_error *error) {
-    job j = {.caller = caller, .kind = kind, .x = x, .params = params, .params_stride = params_stride, .value = value,
+    job j = {.caller = caller,
+             .kind = kind,
+             .x = x,
+             .params = params,
+             .params_stride = params_stride,
+             .value = value,
              .gradient = gradient};
     return run(caller, do_rows, &j, n, may_share_rows(caller), error);
 }
@@ -339,11 +344,19 @@ int32_t demos_call_sample_rows(demos_caller *caller, uint64_t seed, uint64_t fir
         return status;
     }
     if (first_row % block_rows != 0) {
-        return demos_fail(error, DEMOS_INVALID_INPUT, "first_row is %llu; draws are asked for from the beginning of a"
-                          " block of %zu rows on", (unsigned long long)first_row, block_rows);
+        return demos_fail(error, DEMOS_INVALID_INPUT,
+                          "first_row is %llu; draws are asked for from the beginning of a"
+                          " block of %zu rows on",
+                          (unsigned long long)first_row, block_rows);
     }
-    job j = {.caller = caller, .kind = SAMPLE, .params = params, .out = x, .seed = seed, .n = n,
-             .first_block = first_row / block_rows, .block_rows = block_rows};
+    job j = {.caller = caller,
+             .kind = SAMPLE,
+             .params = params,
+             .out = x,
+             .seed = seed,
+             .n = n,
+             .first_block = first_row / block_rows,
+             .block_rows = block_rows};
     return run(caller, do_blocks, &j, n / block_rows + (n % block_rows != 0), 1, error);
 }
 
@@ -362,8 +375,16 @@ int32_t demos_call_log_likelihood(demos_caller *caller, size_t n, const double *
     if (scratch == NULL) {
         return demos_fail(error, DEMOS_INTERNAL, "no memory for blocks of %zu rows", rows);
     }
-    job j = {.caller = caller, .kind = gradient == NULL ? CELL : CELL_GRADIENT, .x = x, .params = params, .value = sum,
-             .gradient = gradient, .n = n, .block_rows = rows, .n_blocks = n_blocks, .scratch = scratch};
+    job j = {.caller = caller,
+             .kind = gradient == NULL ? CELL : CELL_GRADIENT,
+             .x = x,
+             .params = params,
+             .value = sum,
+             .gradient = gradient,
+             .n = n,
+             .block_rows = rows,
+             .n_blocks = n_blocks,
+             .scratch = scratch};
     status = run(caller, do_cells, &j, k * n_blocks, 1, error);
     free(scratch);
     return status;

@@ -11,7 +11,7 @@ enum { BLOCK_ROWS = 1024, MOST_BLOCK_ROWS = 1 << 20, MOST_THREADS = 1024 };
 
 /* Members of a spec (demos_hpc/spec.py) that are passed on as they are, */
 static const char *const SPEC[] = {
-    "name",        "version", "parameters", "observables", "outputs",  "datasets", "uuid",
+    "name",        "version", "parameters", "observables", "outputs",   "datasets", "uuid",
     "description", "license", "authors",    "citation",    "resources", "notes",    "block_rows",
 };
 /* those that are flags here; false sets the flag, */
@@ -22,8 +22,18 @@ static const struct {
     {"row_independent", DEMOS_ROWS_DEPEND}, {"params_per_row", DEMOS_ONE_POINT}, {"reproducible", DEMOS_OWN_RANDOM}};
 /* and members of a file beside them. */
 static const char *const OURS[] = {
-    "library",     "density", "log_density", "log_density_gradient", "log_density_gradient_x", "sample", "evaluate",
-    "thread_safe", "threads", "settings",    "log_level",            "log_file",
+    "library",
+    "density",
+    "log_density",
+    "log_density_gradient",
+    "log_density_gradient_x",
+    "sample",
+    "evaluate",
+    "thread_safe",
+    "threads",
+    "settings",
+    "log_level",
+    "log_file",
 };
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
@@ -84,7 +94,8 @@ int32_t demos_config_open(demos_config *config, const char *file, demos_error *e
             demos_json_read_text(json, name, text, sizeof text, NULL);
             status = demos_fail(error, DEMOS_INVALID_INPUT,
                                 "the configuration has the unknown member \"%s\"; what is for the model alone stands in"
-                                " \"settings\"", text);
+                                " \"settings\"",
+                                text);
         }
     }
     return status == DEMOS_OK ? copy_settings(config, error) : status;

@@ -43,9 +43,7 @@ int32_t demos_fail(demos_error *error, int32_t status, const char *format, ...) 
     return status;
 }
 
-const char *demos_status_name(int32_t status) {
-    return status >= 0 && status < N_NAMES ? names[status] : "UNKNOWN";
-}
+const char *demos_status_name(int32_t status) { return status >= 0 && status < N_NAMES ? names[status] : "UNKNOWN"; }
 
 const char *demos_version(void) { return DEMOS_VERSION; }
 
@@ -62,9 +60,11 @@ int32_t demos_settle(demos_error *error, int32_t status, const char *function) {
         return DEMOS_OK;
     }
     error->message[DEMOS_MESSAGE_BYTES - 1] = '\0';
-    if (status < 0 || status >= N_NAMES) {
-        return demos_fail(error, DEMOS_MODEL_FAILED, "%s() returned %d, which is no status%s%s", function, (int)status,
-                          error->message[0] == '\0' ? "" : ": ", error->message);
+    if (status != DEMOS_MODEL_FAILED && status != DEMOS_INVALID_INPUT && status != DEMOS_NOT_OFFERED &&
+        status != DEMOS_TOO_LARGE && status != DEMOS_DATASET_FAILED) {
+        return demos_fail(error, DEMOS_MODEL_FAILED, "%s() returned %d, %s, which no model does%s%s", function,
+                          (int)status, demos_status_name(status), error->message[0] == '\0' ? "" : ": ",
+                          error->message);
     }
     if (error->message[0] == '\0') {
         return demos_fail(error, status, "%s() returned %s and no message", function, demos_status_name(status));

@@ -8,7 +8,7 @@ int32_t demos_fail(demos_error *error, int32_t status, const char *format, ...) 
 
 /* Functions that libdemos_mpi and the tests use, and nobody else: no promise is made of them. */
 #pragma GCC visibility push(default)
-/* Makes an error of the answer of foreign code: a status that exists, and a text, whatever it has written. */
+/* Makes an error of the answer of a model: a status that it may have, and a text, whatever it has written. */
 int32_t demos_settle(demos_error *error, int32_t status, const char *function);
 /* Puts "text: " in front of a message. */
 void demos_prefix(demos_error *error, const char *text);

@@ -49,7 +49,8 @@ int32_t demos_log_open(demos_log *log, const char *level, const char *file, cons
         if (log->file < 0) {
             return demos_fail(error, DEMOS_INVALID_INPUT,
                               "the log file %s cannot be opened: %s; name one in a directory that exists and that you"
-                              " may write to", file, strerror(errno));
+                              " may write to",
+                              file, strerror(errno));
         }
     }
     return DEMOS_OK;
@@ -126,8 +127,9 @@ static size_t write_json(const demos_log *log, char *line, size_t size, const ch
     char host[256] = "";
     gethostname(host, sizeof host - 1);
     const demos_field own[] = {
-        {"time", when, 0}, {"level", level, 0}, {"role", log->role, 0}, {"name", log->name, 0},
-        {"host", host, 0}, {"pid", NULL, (double)getpid()}, {"part", part, 0}, {"event", event, 0},
+        {"time", when, 0},      {"level", level, 0}, {"role", log->role, 0},
+        {"name", log->name, 0}, {"host", host, 0},   {"pid", NULL, (double)getpid()},
+        {"part", part, 0},      {"event", event, 0},
     };
     size_t n_own = sizeof own / sizeof own[0], used = 0;
     demos_json_writer writer;

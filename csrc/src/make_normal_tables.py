@@ -13,7 +13,7 @@ from pathlib import Path
 LAYERS, BITS = 256, 52
 #: Where the tail begins: with it the areas close at the top, which `make` asserts.
 EDGE = Decimal("3.65415288536100877164542972039951576297485459974627")
-HEADER = '''/* The layers of the ziggurat for normal numbers; written by make_normal_tables.py. */
+HEADER = """/* The layers of the ziggurat for normal numbers; written by make_normal_tables.py. */
 #ifndef DEMOS_NORMAL_TABLES_H
 #define DEMOS_NORMAL_TABLES_H
 
@@ -38,7 +38,7 @@ static const double NORMAL_HEIGHTS[{layers}] = {{
 }};
 
 #endif
-'''
+"""
 
 
 def weigh(x: Decimal) -> Decimal:
@@ -69,7 +69,7 @@ def make() -> str:
         edge=float(EDGE).hex(),
         widths=tabulate([float(width / 2**BITS).hex() for width in widths]),
         inner=tabulate([f"{int(a / width * 2**BITS):#015x}" for a, width in zip(above, widths, strict=True)]),
-        heights=tabulate([1.0.hex(), *(float(weigh(ends[layer])).hex() for layer in range(1, LAYERS))]),
+        heights=tabulate([(1.0).hex(), *(float(weigh(ends[layer])).hex() for layer in range(1, LAYERS))]),
     )
 
 

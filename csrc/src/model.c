@@ -6,8 +6,8 @@
 #include "error.h"
 
 enum {
-    KNOWN_FLAGS = DEMOS_THREAD_SAFE | DEMOS_REENTRANT | DEMOS_SINGLE | DEMOS_ROWS_DEPEND | DEMOS_OWN_RANDOM |
-                  DEMOS_ONE_POINT,
+    KNOWN_FLAGS =
+        DEMOS_THREAD_SAFE | DEMOS_REENTRANT | DEMOS_SINGLE | DEMOS_ROWS_DEPEND | DEMOS_OWN_RANDOM | DEMOS_ONE_POINT,
     /* A plug-in of a newer version may write so many bytes before it is refused. */
     ROOM = 4096
 };

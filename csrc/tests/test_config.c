@@ -38,8 +38,10 @@ static void check_what_is_missing(void) {
     expect_refusal("{\"paramters\": []}", &rows, "the unknown member \"paramters\"");
     expect_refusal("[]", &rows, "the configuration: it is no object");
     expect_refusal("{\"threads\": 0, \"name\": \"a\", \"parameters\": [], \"observables\": []}", &rows, "threads: 0");
-    expect_refusal("{\"threads\": 1.5, \"name\": \"a\", \"parameters\": [], \"observables\": []}", &rows, "threads: 1.5");
-    expect_refusal("{\"thread_safe\": 1, \"name\": \"a\", \"parameters\": [], \"observables\": []}", &rows, "thread_safe");
+    expect_refusal("{\"threads\": 1.5, \"name\": \"a\", \"parameters\": [], \"observables\": []}", &rows,
+                   "threads: 1.5");
+    expect_refusal("{\"thread_safe\": 1, \"name\": \"a\", \"parameters\": [], \"observables\": []}", &rows,
+                   "thread_safe");
     expect_refusal("{\"settings\": 1}", &rows, "\"settings\"");
     demos_model broken = make(&densities, "{");
     expect_refusal("{}", &broken, "the model's spec: not JSON");
@@ -48,8 +50,9 @@ static void check_what_is_missing(void) {
 static void check_both(void) {
     static const char spec[] = "{\"name\": \"own\", \"version\": \"1.0.0\", \"parameters\": [\"a\", {\"name\": \"b\"}],"
                                " \"observables\": [\"x\"], \"block_rows\": 256, \"row_independent\": false}";
-    static const char file[] = "{\"name\": \"fil\\u00e9\", \"threads\": 3, \"settings\": {\"d\": [1, {}]}, \"reproducible\":"
-                               " false, \"params_per_row\": true, \"thread_safe\": true, \"density\": \"f\"}";
+    static const char file[] =
+        "{\"name\": \"fil\\u00e9\", \"threads\": 3, \"settings\": {\"d\": [1, {}]}, \"reproducible\":"
+        " false, \"params_per_row\": true, \"thread_safe\": true, \"density\": \"f\"}";
     demos_model model = make(&densities, spec);
     demos_config config;
     demos_error error;

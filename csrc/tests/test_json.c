@@ -16,13 +16,59 @@ static int32_t try_text(const char *text, size_t length) {
 
 static void check_what_is_refused(void) {
     static const char *const bad[] = {
-        "",          " ",           "{",           "}",          "[",           "]",           "[1,]",       "[,1]",
-        "{\"a\"}",   "{\"a\":}",    "{\"a\":1,}",  "{a:1}",      "{1:2}",       "[1 2]",       "[1}",        "{\"a\":1]",
-        "nul",       "truely",      "NaN",         "Infinity",   "-Infinity",   "+1",          "01",         "-",
-        "1.",        ".5",          "1e",          "1e+",        "1e400",       "-1e999",      "0x10",       "1 2",
-        "\"",        "\"\\x\"",     "\"\\u12\"",   "\"\\u12g4\"", "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"",
-        "\"\t\"",    "\"\x01\"",    "\"\xff\"",    "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xe2\x82\"",
-        "\"\xc3\"",  "\xef\xbb\xbf{}", "'a'",      "[1]x",       "/* */ 1",     "\"a\" \"b\"", "\\u0041",
+        "",
+        " ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "[1,]",
+        "[,1]",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{\"a\":1,}",
+        "{a:1}",
+        "{1:2}",
+        "[1 2]",
+        "[1}",
+        "{\"a\":1]",
+        "nul",
+        "truely",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "+1",
+        "01",
+        "-",
+        "1.",
+        ".5",
+        "1e",
+        "1e+",
+        "1e400",
+        "-1e999",
+        "0x10",
+        "1 2",
+        "\"",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"\\u12g4\"",
+        "\"\\ud800\"",
+        "\"\\udc00\"",
+        "\"\\ud800\\u0041\"",
+        "\"\t\"",
+        "\"\x01\"",
+        "\"\xff\"",
+        "\"\xc0\x80\"",
+        "\"\xed\xa0\x80\"",
+        "\"\xf4\x90\x80\x80\"",
+        "\"\xe2\x82\"",
+        "\"\xc3\"",
+        "\xef\xbb\xbf{}",
+        "'a'",
+        "[1]x",
+        "/* */ 1",
+        "\"a\" \"b\"",
+        "\\u0041",
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         if (!CHECK(try_text(bad[i], strlen(bad[i])) == DEMOS_INVALID_INPUT)) {
@@ -58,9 +104,10 @@ static void check_limits(void) {
 }
 
 static void check_values(void) {
-    static const char text[] = " {\"a\": [1, -2.5e-3, {\"b\": []}, \"x\"], \"n\": 18446744073709551615, \"t\": true,"
-                               "\"f\" :false, \"z\":null, \"\\u0061\\u00e4\\ud83d\\ude00\": \"\\\"\\\\\\/\\b\\n\\u20ac\","
-                               " \"t\": \"last\", \"zero\": \"a\\u0000b\"} ";
+    static const char text[] =
+        " {\"a\": [1, -2.5e-3, {\"b\": []}, \"x\"], \"n\": 18446744073709551615, \"t\": true,"
+        "\"f\" :false, \"z\":null, \"\\u0061\\u00e4\\ud83d\\ude00\": \"\\\"\\\\\\/\\b\\n\\u20ac\","
+        " \"t\": \"last\", \"zero\": \"a\\u0000b\"} ";
     demos_json json;
     demos_error error;
     if (!CHECK(demos_json_open(&json, text, sizeof text - 1, &error) == DEMOS_OK)) {
@@ -115,7 +162,8 @@ static void check_written(void) {
     demos_json_begin(&w, text, sizeof text);
     demos_json_open_object(&w);
     demos_json_name(&w, "text \"\\\n\x7f");
-    demos_json_put_text(&w, "Gr\xf6\xdf" "e \xc3\xa4"); /* Latin-1, then UTF-8 */
+    demos_json_put_text(&w, "Gr\xf6\xdf"
+                            "e \xc3\xa4"); /* Latin-1, then UTF-8 */
     demos_json_name(&w, "numbers");
     demos_json_open_array(&w);
     demos_json_put_number(&w, 0.1);
@@ -133,8 +181,8 @@ static void check_written(void) {
     demos_json_put_raw(&w, "[1,2]", 5);
     CHECK(demos_json_finish(&w, &length, &error) == DEMOS_OK);
     static const char wanted[] =
-        "{\"text \\\"\\\\\\u000a\\u007f\": \"Gr\\ufffd\\ufffde \xc3\xa4\", \"numbers\": [0.10000000000000001, null, null,"
-        " 18446744073709551615, []], \"rest\": {\"yes\": true, \"raw\": [1,2]}}";
+        "{\"text \\\"\\\\\\u000a\\u007f\": \"Gr\\ufffd\\ufffde \xc3\xa4\", \"numbers\": [0.10000000000000001, null,"
+        " null, 18446744073709551615, []], \"rest\": {\"yes\": true, \"raw\": [1,2]}}";
     CHECK(strcmp(text, wanted) == 0);
     CHECK_EQUAL(length, strlen(wanted));
     CHECK(try_text(text, length) == DEMOS_OK);

@@ -164,7 +164,7 @@ static void check_init(void) {
     CHECK(demos_init_model(init_silently, "{}", &model, &error) == DEMOS_MODEL_FAILED);
     CHECK_TEXT(error.message, "demos_model_init() returned MODEL_FAILED and no message");
     CHECK(demos_init_model(init_oddly, "{}", &model, &error) == DEMOS_MODEL_FAILED);
-    CHECK_TEXT(error.message, "demos_model_init() returned -1, which is no status: xxx");
+    CHECK_TEXT(error.message, "demos_model_init() returned -1, UNKNOWN, which no model does: xxx");
     CHECK(strlen(error.message) < sizeof error.message);
     CHECK(demos_init_model(init_silently, "{}", &model, NULL) == DEMOS_MODEL_FAILED);
 }
@@ -178,8 +178,8 @@ static int32_t try_density(demos_density_function density, const double *x, doub
     CHECK_EQUAL(demos_caller_threads(caller), 1); /* it is not said to be thread-safe */
     int32_t status = demos_call_log_density(caller, 2, x, params, 0, value, error);
     double gradient[2 * P];
-    CHECK(demos_call_log_density_gradient(caller, 2, x, params, 0, value, gradient, error == NULL ? NULL : &(demos_error){0}) ==
-          DEMOS_NOT_OFFERED);
+    CHECK(demos_call_log_density_gradient(caller, 2, x, params, 0, value, gradient,
+                                          error == NULL ? NULL : &(demos_error){0}) == DEMOS_NOT_OFFERED);
     demos_caller_close(caller);
     return status;
 }
@@ -225,13 +225,15 @@ static answers *ask(int32_t threads, const double *x, const double *params, size
     demos_caller *caller = open_caller(&all_functions, threads);
     CHECK_EQUAL(demos_caller_threads(caller), threads);
     for (int time = 0; time < times; time++) { /* once to learn what a row costs, and then again */
-        CHECK(demos_call_log_density_gradient(caller, N, x, params, stride, a->value, a->by_params, &error) == DEMOS_OK);
+        CHECK(demos_call_log_density_gradient(caller, N, x, params, stride, a->value, a->by_params, &error) ==
+              DEMOS_OK);
         CHECK(demos_call_log_density(caller, N, x, params, stride, a->value, &error) == DEMOS_OK);
         CHECK(demos_call_log_density_gradient_x(caller, N, x, params, stride, a->value, a->by_x, &error) == DEMOS_OK);
         CHECK(demos_call_sample_rows(caller, 7, 3 * BLOCK, N, BLOCK, params, a->drawn, &error) == DEMOS_OK);
         CHECK(demos_call_evaluate(caller, N, params, a->mapped, &error) == DEMOS_OK);
         CHECK(demos_call_log_likelihood(caller, N, x, 3, params, BLOCK, a->sums, NULL, &error) == DEMOS_OK);
-        CHECK(demos_call_log_likelihood(caller, N, x, 3, params, BLOCK, a->sums, a->sums_by_params, &error) == DEMOS_OK);
+        CHECK(demos_call_log_likelihood(caller, N, x, 3, params, BLOCK, a->sums, a->sums_by_params, &error) ==
+              DEMOS_OK);
     }
     CHECK(demos_call_log_density(caller, 0, NULL, params, 0, NULL, &error) == DEMOS_OK);
     demos_caller_close(caller);
@@ -346,8 +348,13 @@ static void check_state(void) {
     atomic_int alive = 1;
     state *first = malloc(sizeof *first);
     *first = (state){.alive = &alive, .is_used = ATOMIC_FLAG_INIT, .fails_from = N};
-    demos_model model = {.size = sizeof model, .major = DEMOS_ABI_MAJOR, .flags = DEMOS_REENTRANT, .user = first,
-                         .log_density = call_state, .create = create_state, .destroy = destroy_state};
+    demos_model model = {.size = sizeof model,
+                         .major = DEMOS_ABI_MAJOR,
+                         .flags = DEMOS_REENTRANT,
+                         .user = first,
+                         .log_density = call_state,
+                         .create = create_state,
+                         .destroy = destroy_state};
     demos_caller *caller;
     demos_error error;
     double *x = malloc(N * sizeof *x), *value = malloc(N * sizeof *value);
@@ -388,8 +395,8 @@ typedef struct seen {
     size_t calls, largest;
 } seen;
 
-static int32_t see(void *user, size_t n, size_t d, size_t p, const double *x, const double *params, size_t params_stride,
-                   double *value, demos_error *error) {
+static int32_t see(void *user, size_t n, size_t d, size_t p, const double *x, const double *params,
+                   size_t params_stride, double *value, demos_error *error) {
     seen *s = user;
     (void)d, (void)p, (void)x, (void)error;
     s->calls++;
@@ -402,7 +409,10 @@ static int32_t see(void *user, size_t n, size_t d, size_t p, const double *x, co
 
 static void check_flags(void) {
     seen s = {0};
-    demos_model model = {.size = sizeof model, .major = DEMOS_ABI_MAJOR, .user = &s, .log_density = see,
+    demos_model model = {.size = sizeof model,
+                         .major = DEMOS_ABI_MAJOR,
+                         .user = &s,
+                         .log_density = see,
                          .flags = DEMOS_ONE_POINT | DEMOS_THREAD_SAFE};
     demos_caller *caller;
     demos_error error;

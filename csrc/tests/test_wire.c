@@ -1,6 +1,6 @@
 /*
- * Frames: every file of tests/golden means what frames.json says, written again it is the same bytes, and what is bad is
- * refused with the status that stands there. Called with that directory.
+ * Frames: every file of tests/golden means what frames.json says, written again it is the same bytes, and what is bad
+ * is refused with the status that stands there. Called with that directory.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -45,10 +45,12 @@ static int is_header(const demos_json *json, size_t object, const demos_header *
         const char *name;
         uint64_t value;
     } fields[] = {
-        {"magic", h->magic},         {"major", h->major},       {"minor", h->minor},         {"kind", h->kind},
-        {"operation", h->operation}, {"status", h->status},     {"flags", h->flags},         {"model", h->model},
-        {"n_arrays", h->n_arrays},   {"id", h->id},             {"first_row", h->first_row}, {"n_rows", h->n_rows},
-        {"payload", h->payload},     {"revision", h->revision}, {"deadline_ms", h->deadline_ms}, {"seed", h->seed},
+        {"magic", h->magic},     {"major", h->major},         {"minor", h->minor},
+        {"kind", h->kind},       {"operation", h->operation}, {"status", h->status},
+        {"flags", h->flags},     {"model", h->model},         {"n_arrays", h->n_arrays},
+        {"id", h->id},           {"first_row", h->first_row}, {"n_rows", h->n_rows},
+        {"payload", h->payload}, {"revision", h->revision},   {"deadline_ms", h->deadline_ms},
+        {"seed", h->seed},
     };
     int is_so = json->values[object].count == sizeof fields / sizeof fields[0];
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
@@ -61,8 +63,9 @@ static double read_float(const demos_json *json, size_t value) {
     demos_error error;
     double number = 0;
     if (json->values[value].kind == DEMOS_JSON_TEXT) {
-        return demos_json_is(json, value, "nan") ? (double)NAN
-               : demos_json_is(json, value, "inf") ? (double)INFINITY : (double)-INFINITY;
+        return demos_json_is(json, value, "nan")   ? (double)NAN
+               : demos_json_is(json, value, "inf") ? (double)INFINITY
+                                                   : (double)-INFINITY;
     }
     if (json->values[value].kind == DEMOS_JSON_TRUE || json->values[value].kind == DEMOS_JSON_FALSE) {
         return json->values[value].kind == DEMOS_JSON_TRUE;
@@ -117,7 +120,8 @@ static void check_arrays(const demos_json *json, size_t arrays, const unsigned c
                                          "uint64", "uint32",  "uint8",   "bool",  "complex128"};
     size_t nth = 0;
     CHECK_EQUAL(json->values[arrays].count, layout->n_arrays);
-    for (size_t at = demos_json_first(json, arrays); at < demos_json_end(json, arrays); at = demos_json_next(json, at)) {
+    for (size_t at = demos_json_first(json, arrays); at < demos_json_end(json, arrays);
+         at = demos_json_next(json, at)) {
         const demos_array *array = &layout->arrays[nth];
         CHECK(demos_json_is(json, demos_json_find(json, at, "dtype"), dtypes[array->dtype]));
         size_t shape = demos_json_find(json, at, "shape"), data = demos_json_find(json, at, "data");
@@ -143,7 +147,8 @@ static void check_packed(const unsigned char *frame, const demos_header *header,
         data[i] = frame + layout->offsets[i];
     }
     memset(packed, 0xaa, sizeof packed);
-    CHECK(demos_pack(&again, layout->arrays, data, layout->n_arrays, packed, sizeof packed, &length, &error) == DEMOS_OK);
+    CHECK(demos_pack(&again, layout->arrays, data, layout->n_arrays, packed, sizeof packed, &length, &error) ==
+          DEMOS_OK);
     CHECK_EQUAL(length, demos_is_inline(header) ? layout->end : layout->head);
     packed[5] = header->minor; /* ours would be 0 */
     CHECK(memcmp(packed, frame, length) == 0);
@@ -233,10 +238,12 @@ int main(int argc, char **argv) {
     }
     size_t good = demos_json_find(&g.json, 0, "good"), bad = demos_json_find(&g.json, 0, "bad");
     CHECK(g.json.values[good].count > 40 && g.json.values[bad].count > 20);
-    for (size_t at = demos_json_first(&g.json, good); at < demos_json_end(&g.json, good); at = demos_json_next(&g.json, at)) {
+    for (size_t at = demos_json_first(&g.json, good); at < demos_json_end(&g.json, good);
+         at = demos_json_next(&g.json, at)) {
         check_good(&g, at);
     }
-    for (size_t at = demos_json_first(&g.json, bad); at < demos_json_end(&g.json, bad); at = demos_json_next(&g.json, at)) {
+    for (size_t at = demos_json_first(&g.json, bad); at < demos_json_end(&g.json, bad);
+         at = demos_json_next(&g.json, at)) {
         check_bad(&g, at);
     }
     check_unsendable();

@@ -13,7 +13,7 @@ from ..config import Config
 from ..errors import InvalidInput
 from ..mpiexec import CHOICES, find_launcher, tolerate_faults
 from ..starter import describe, make_programs, make_run_directory, start
-from ..threads import limit_threads
+from ..threads import VARIABLES, limit_threads
 from ..watchdog import find_rank_and_size
 from .group import FAILURE, WORDS, WithScript
 from .output import WIDTH_OF_FILES
@@ -25,8 +25,8 @@ LAUNCHED = ("PMI_FD", "PMIX_RANK", "PMI_RANK", "PALS_RANKID")
 FIRST_OF_SIGNALS = 128
 
 MODEL_HELP = (
-    "file.py:Class, package.module:Class, file.h5 to serve its datasets, or the short name of a model that comes with"
-    " demos-hpc: nu_atm."
+    "file.py:Class, package.module:Class, libfile.so for a model in C, C++ or Fortran, or file.json that describes one,"
+    " file.h5 to serve its datasets, or the short name of a model that comes with demos-hpc: nu_atm."
 )
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 LauncherKind = Annotated[
@@ -145,7 +145,10 @@ def serve(
     threads: Annotated[
         int | None,
         typer.Option(
-            "--threads", min=1, metavar="N", help="Threads of numerical libraries in each rank, 1 unless given."
+            "--threads",
+            min=1,
+            metavar="N",
+            help="Threads of numerical libraries in each rank, and of models in C that allow it; 1 unless given.",
         ),
     ] = None,
 ) -> None:
@@ -173,9 +176,9 @@ def serve(
 def serve_rank(model: str, threads: int | None) -> None:
     """One rank of a launch."""
     wanted = limit_threads(os.environ) if threads is None else limit_threads({}, threads)
-    if any(os.environ.get(name) != value for name, value in wanted.items()):
-        # Numerical libraries have read these when they were loaded, so we begin anew.
-        os.environ.update(wanted)
+    is_read = any(os.environ.get(name) != wanted[name] for name in VARIABLES if name in wanted)
+    os.environ.update(wanted)
+    if is_read:  # numerical libraries have read these when they were loaded, so we begin anew
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     from ..programs import serve
 

@@ -1,0 +1,81 @@
+"""Where the C side of this installation is: header and library, and what was left out when it was built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .config import Config
+from .errors import InvalidInput
+
+PACKAGE = Path(__file__).resolve().parent
+#: The repository, where the package is used from it.
+SOURCE = PACKAGE.parent
+HEADER = "demos.h"
+LIBRARY = "libdemos.so"
+#: What a system's own library is called, for the dynamic linker.
+INSTALLED = "libdemos.so.1"
+BUILT = "built.json"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The C side, as far as it is there."""
+
+    #: Directory of ``demos.h``.
+    include: Path
+    #: The library; without a directory where only the dynamic linker knows one.
+    library: Path
+    #: With what it was built, and what was left out and why; () where nobody wrote it down.
+    compilers: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def cflags(self) -> str:
+        """What a compiler needs to find the header."""
+        return f"-I{self.include}"
+
+    @property
+    def libs(self) -> str:
+        """What a linker needs to find the library, and the program when it runs."""
+        if self.library.parent == Path():
+            return "-ldemos"
+        return f"-L{self.library.parent} -Wl,-rpath,{self.library.parent} -ldemos"
+
+
+def find_installation(config: Config) -> Installation:
+    """The C side that this process uses.
+
+    The library is, first of all, the one that ``DEMOS_LIBRARY`` names; then that of the installed package; then, where
+    the package is used from its repository, that of ``meson setup build && ninja -C build``; then the one that the
+    dynamic linker knows. The header is the package's, or the repository's.
+
+    Raises
+    ------
+    InvalidInput
+        Where ``DEMOS_LIBRARY`` names no file.
+    """
+    includes = PACKAGE / "include", SOURCE / "csrc" / "include"
+    include = next(place for place in includes if (place / HEADER).is_file())
+    if config.library:
+        if not Path(config.library).is_file():
+            raise InvalidInput(f"DEMOS_LIBRARY names {config.library}, which is no file")
+        return _describe(include, Path(config.library).resolve(), Path(config.library).parent)
+    for directory, record in ((PACKAGE / "lib", PACKAGE / "lib"), (SOURCE / "build" / "csrc", SOURCE / "build")):
+        if (directory / LIBRARY).is_file():
+            return _describe(include, directory / LIBRARY, record)
+    return _describe(include, Path(INSTALLED), PACKAGE / "lib")
+
+
+def _describe(include: Path, library: Path, record: Path) -> Installation:
+    try:
+        built = json.loads((record / BUILT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return Installation(include, library)
+    return Installation(include, library, _to_texts(built.get("compilers")), _to_texts(built.get("left_out")))
+
+
+def _to_texts(items: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(map(str, items or ()))
