@@ -21,7 +21,7 @@ from .host import find_free_memory, find_place, is_usable
 from .messages import FloatArray
 from .reference import Reference
 from .segments import Segment, choose_slab_rows, count_held_bytes, sweep
-from .uploads import check_upload, read_upload
+from .uploads import check_upload, keep_upload, read_upload
 
 if TYPE_CHECKING:
     from .library import Library
@@ -34,6 +34,8 @@ MOST_DATASETS = 64
 COUNT_SECONDS = 1.0
 #: Seconds until memory is asked for again where there was none.
 FULL_SECONDS = 1.0
+#: Seconds after which it is said once more that an upload is in use: long beside a call, short beside what is kept.
+USED_SECONDS = 3600.0
 Rows = tuple[FloatArray, FloatArray | None]
 
 
@@ -68,6 +70,8 @@ class Residents:
         self.budget_bytes = budget_bytes or choose_budget(self._directory)
         #: The one that was used last stands last.
         self._segments: OrderedDict[Reference, Segment] = OrderedDict()
+        #: When it was last said of each that it is in use, if it is an upload.
+        self._used: dict[Reference, float] = {}
         self._full_until = self._count_at = -math.inf
         self._slabs_read = self._slabs_not_kept = 0
 
@@ -155,6 +159,9 @@ class Residents:
         segment = self._segments.get(reference)
         if segment is not None:
             self._segments.move_to_end(reference)
+            if reference.upload and self._clock() >= self._used[reference] + USED_SECONDS:
+                self._used[reference] = self._clock()
+                keep_upload(self._spool, reference.upload)
             return segment
         row_bytes = 8 * (reference.width + bool(reference.weights))
         slab_rows = choose_slab_rows(row_bytes, self._measure(reference))
@@ -163,6 +170,7 @@ class Residents:
         self._segments[reference] = segment = Segment(
             self._name(reference), reference.rows, reference.width, bool(reference.weights), slab_rows, self._directory
         )
+        self._used[reference] = self._clock()
         return segment
 
     def _name(self, reference: Reference) -> bytes:
@@ -209,6 +217,7 @@ class Residents:
         for reference, segment in self._segments.items():
             if segment is not but:
                 del self._segments[reference]
+                self._used.pop(reference, None)
                 segment.close()
                 return True
         return False

@@ -10,17 +10,19 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import BadFrame, DatasetError, InvalidInput
+from .errors import BadFrame, DatasetError, InvalidInput, RegistryError, TooLarge
 from .messages import Array
 from .shared_files import make_directory
+from .uploads import check_upload
 from .wire import FLOAT64
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -30,10 +32,11 @@ _PIECE = 1 << 22
 
 
 class Spool:
-    """The directory of uploads."""
+    """The directory of uploads, none of which has more than ``max_bytes``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, max_bytes: int = 1 << 40) -> None:
         self.directory = directory
+        self._max_bytes = max_bytes
 
     def answer(self, question: Mapping[str, Any], rows: Array | None) -> dict[str, Any]:
         """What a client asks of an upload: whether it is here, to write a part of it, or that it is complete.
@@ -42,6 +45,8 @@ class Spool:
         ------
         BadFrame
             Where the question is none.
+        TooLarge
+            Where the upload is.
         DatasetError
             Where the rows cannot be written, or are not what they are called.
         """
@@ -53,26 +58,26 @@ class Spool:
                 raise BadFrame(f"an upload of {n_rows!r} rows and {n_columns!r} columns")
         assert isinstance(n_rows, int)
         assert isinstance(n_columns, int)
-        path = self.directory / f"{digest}.npy"
+        shape, size = (n_rows, n_columns), 8 * n_rows * n_columns
+        if size > self._max_bytes:
+            raise TooLarge(f"an upload of {size} bytes; this server keeps {self._max_bytes} (DEMOS_MAX_REQUEST_BYTES)")
         try:
             if question.get("do") == "write":
-                self._write(path, (n_rows, n_columns), question.get("first"), rows)
+                self._write(digest, shape, question.get("first"), rows)
             elif question.get("do") == "seal":
-                self._seal(path, digest, (n_rows, n_columns))
+                self._seal(digest, shape)
             elif question.get("do") != "find":
                 raise BadFrame(f"an upload with which {question.get('do')!r} is to be done")
-            elif path.is_file():
-                os.utime(path)  # it is in use
-            return {"is_here": path.is_file()}
+            return {"is_here": self._is_here(digest, shape)}
         except OSError as error:
             if isinstance(error, DatasetError):
                 raise
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                path.with_suffix(".partial").unlink(missing_ok=True)
-            size = 8 * n_rows * n_columns
+                self._find_partial(digest).unlink(missing_ok=True)
+            why = error.__cause__ if isinstance(error, RegistryError) else error
             raise DatasetError(
-                f"{size} bytes of uploaded rows cannot be kept in {self.directory}: {error.strerror}; set DEMOS_SPOOL"
-                " to a directory with room that all hosts of the server share"
+                f"{size} bytes of uploaded rows cannot be kept in {self.directory}: {getattr(why, 'strerror', why)};"
+                " set DEMOS_SPOOL to a directory with room that all hosts of the server share"
             ) from None
 
     def sweep(self, now: float | None = None) -> None:
@@ -83,36 +88,66 @@ class Spool:
                 if DIGEST.fullmatch(path.name.partition(".")[0]) and path.lstat().st_mtime < oldest:
                     path.unlink(missing_ok=True)
 
-    def _write(self, path: Path, shape: tuple[int, int], first: Any, rows: Array | None) -> None:
+    def _find_partial(self, digest: str) -> Path:
+        return self.directory / f"{digest}.partial"
+
+    def _is_here(self, digest: str, shape: tuple[int, int]) -> bool:
+        """Whether the upload is complete, and still is; from now on it is in use."""
+        with contextlib.suppress(DatasetError):
+            check_upload(self.directory, digest, shape)
+            return True
+        return False
+
+    def _write(self, digest: str, shape: tuple[int, int], first: Any, rows: Array | None) -> None:
         if rows is None or rows.dtype != FLOAT64 or rows.shape[1:] != shape[1:]:
             raise InvalidInput(f"a part of an upload of {shape} rows and columns that is none")
         if type(first) is not int or not 0 <= first <= first + len(rows) <= shape[0]:
             raise InvalidInput(f"rows {first!r} and on of an upload of {shape[0]}, {len(rows)} of them")
         make_directory(self.directory)
         head = _make_head(shape)
-        with _opened(path.with_suffix(".partial"), os.O_RDWR | os.O_CREAT, 0o600) as descriptor:
-            if os.fstat(descriptor).st_size != len(head) + 8 * shape[0] * shape[1]:
-                os.truncate(descriptor, len(head) + 8 * shape[0] * shape[1])
+        size = len(head) + 8 * shape[0] * shape[1]
+        with _opened(self._find_partial(digest), os.O_RDWR | os.O_CREAT) as descriptor:
+            if os.fstat(descriptor).st_size != size:
+                disk = os.fstatvfs(descriptor)
+                if disk.f_blocks and size > disk.f_bavail * disk.f_frsize:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.truncate(descriptor, size)
                 _write_all(descriptor, head, 0)
             _write_all(descriptor, rows.reshape(-1).view(np.uint8).data, len(head) + 8 * shape[1] * first)
 
-    def _seal(self, path: Path, digest: str, shape: tuple[int, int]) -> None:
-        """The upload gets its name, if it deserves it."""
-        if path.is_file():
-            return
-        partial, head = path.with_suffix(".partial"), _make_head(shape)
-        found = hashlib.sha256(f"{shape[0]} {shape[1]} ".encode())
-        with _opened(partial, os.O_RDWR) as descriptor:
-            is_whole = os.fstat(descriptor).st_size == len(head) + 8 * shape[0] * shape[1]
-            at = len(head)
-            while is_whole and (piece := os.pread(descriptor, _PIECE, at)):
-                found.update(piece)
-                at += len(piece)
-            if not is_whole or found.hexdigest() != digest or os.pread(descriptor, len(head), 0) != head:
+    def _seal(self, digest: str, shape: tuple[int, int]) -> None:
+        """The upload gets its name, if it deserves it. What is kept is a copy: others may write while we look."""
+        partial, new = self._find_partial(digest), self.directory / f"{digest}.{secrets.token_hex(8)}.new"
+        try:
+            if self._is_here(digest, shape) or self._copy(partial, new, digest, shape):
                 partial.unlink(missing_ok=True)
-                raise DatasetError("the rows that were uploaded are not those that were meant: upload them again")
-            os.fsync(descriptor)
-        os.rename(partial, path)
+                return
+        finally:
+            new.unlink(missing_ok=True)
+        if not self._is_here(digest, shape):  # somebody who brought the same rows may have been faster
+            partial.unlink(missing_ok=True)
+            raise DatasetError("the rows that were uploaded are not those that were meant: upload them again")
+
+    def _copy(self, partial: Path, new: Path, digest: str, shape: tuple[int, int]) -> bool:
+        """Whether ``partial`` has the rows of this digest; then they are kept under their name, by way of ``new``."""
+        head, found = _make_head(shape), hashlib.sha256(f"{shape[0]} {shape[1]} ".encode())
+        at, end = len(head), len(head) + 8 * shape[0] * shape[1]
+        try:
+            with _opened(partial, os.O_RDONLY) as source, _opened(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as target:
+                if os.fstat(source).st_size != end:
+                    return False
+                _write_all(target, head, 0)
+                while at < end and (piece := os.pread(source, min(_PIECE, end - at), at)):
+                    found.update(piece)
+                    _write_all(target, piece, at)
+                    at += len(piece)
+                if found.hexdigest() != digest:
+                    return False
+                os.fsync(target)
+        except FileNotFoundError:
+            return False
+        os.rename(new, self.directory / f"{digest}.npy")
+        return True
 
 
 def _make_head(shape: tuple[int, int]) -> bytes:
@@ -122,8 +157,8 @@ def _make_head(shape: tuple[int, int]) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, flags: int, mode: int = 0o600) -> Any:
-    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         yield descriptor
     finally:

@@ -16,7 +16,7 @@ class Stock:
     def __init__(self, spec: ModelSpec, config: Config) -> None:
         allowed = list(filter(None, config.data_directories.split(":")))
         self.library = Library(spec.datasets, allowed, make_room=Buffers().take)
-        self.spool = Spool(config.spool_directory)
+        self.spool = Spool(config.spool_directory, config.max_request_bytes)
         self.spool.sweep()
         self.residents = Residents(self.library, self.spool.directory, config.resident_bytes)
 

@@ -26,8 +26,13 @@ def check_upload(spool: Path, digest: str, shape: tuple[int, int]) -> None:
     """`DatasetError` where the upload is not there, or not as a whole, or of another shape."""
     with _opened(spool, digest) as (path, descriptor):
         _find_rows(path, descriptor, shape)
-        with contextlib.suppress(OSError):  # whose it is must not matter: it is in use, and kept
-            os.utime(descriptor)
+    keep_upload(spool, digest)
+
+
+def keep_upload(spool: Path, digest: str) -> None:
+    """Says that an upload is in use, so that it is not swept away."""
+    with contextlib.suppress(OSError):  # whose it is must not matter
+        os.utime(spool / f"{digest}.npy", follow_symlinks=False)
 
 
 def read_upload(spool: Path, digest: str, shape: tuple[int, int], start: int, stop: int) -> FloatArray:

@@ -24,7 +24,7 @@ from demos_hpc.errors import DatasetError, InvalidInput
 from demos_hpc.library import LOOK_SECONDS, Library
 from demos_hpc.messages import FloatArray
 from demos_hpc.reference import LAST, Reference
-from demos_hpc.residents import COUNT_SECONDS, FULL_SECONDS, Residents, choose_budget
+from demos_hpc.residents import COUNT_SECONDS, FULL_SECONDS, USED_SECONDS, Residents, choose_budget
 from demos_hpc.segments import NAME
 from demos_hpc.spec import Dataset
 
@@ -426,6 +426,22 @@ def test_a_file_that_changes_in_its_place(house: House) -> None:
     for _ in range(2):
         with pytest.raises(DatasetError, match="was replaced or changed since dataset 'x' was opened; open it again"):
             residents.rows(reference, 5000, 5010)
+
+
+def test_an_upload_in_use_is_kept(house: House) -> None:
+    """However long all of its rows have been in memory: the next worker will have to read them."""
+    residents, reference = house.open(), Reference(upload="5" * 64, rows=N, width=D)
+    house.upload(X)
+    path = house.spool / f"{reference.upload}.npy"
+    for _ in range(2):
+        os.utime(path, (0, 0))
+        check(residents, reference, 4, N)
+        assert path.stat().st_mtime > 0
+        os.utime(path, (0, 0))
+        house.clock.now += USED_SECONDS / 2
+        check(residents, reference, 4, N)
+        assert path.stat().st_mtime == 0, "not for every call"
+        house.clock.now += USED_SECONDS / 2
 
 
 def test_an_upload_that_is_cut_or_gone(house: House) -> None:

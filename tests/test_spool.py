@@ -6,12 +6,13 @@ import errno
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from demos_hpc.errors import BadFrame, DatasetError, DemosError, InvalidInput
+from demos_hpc.errors import BadFrame, DatasetError, DemosError, InvalidInput, TooLarge
 from demos_hpc.messages import Array
 from demos_hpc.resident_data import digest_rows
 from demos_hpc.spool import KEEP_SECONDS, Spool
@@ -76,6 +77,78 @@ def test_a_full_disk_is_told_of_and_leaves_nothing(spool: Spool, monkeypatch: py
     with pytest.raises(DatasetError, match=r"2400 bytes .* No space left on device; set DEMOS_SPOOL"):
         write(spool, (10, ROWS[10:]))
     assert os.listdir(spool.directory) == []
+
+
+def test_a_disk_that_is_too_small_is_told_of_at_once(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = os.statvfs("/")
+    little = SimpleNamespace(f_blocks=disk.f_blocks, f_bavail=1, f_frsize=512)
+    monkeypatch.setattr(os, "fstatvfs", lambda descriptor: little)
+    with pytest.raises(DatasetError, match=r"2400 bytes .* No space left on device"):
+        write(spool, (0, ROWS[:1]))
+    assert os.listdir(spool.directory) == []
+
+
+def test_uploads_have_a_limit(tmp_path: Path) -> None:
+    """Else a file that is nothing but a hole would be looked at for days."""
+    with pytest.raises(TooLarge, match="2400 bytes; this server keeps 2399"):
+        write(Spool(tmp_path, 2399), (0, ROWS[:1]))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_directory_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match=r"cannot be kept in .*: Not a directory; set DEMOS_SPOOL"):
+        write(Spool(tmp_path / "file" / "spool"), (0, ROWS))
+
+
+def test_what_is_here_but_damaged_is_brought_again(spool: Spool) -> None:
+    write(spool, (0, ROWS))
+    spool.answer({**QUESTION, "do": "seal"}, None)
+    os.truncate(spool.directory / f"{DIGEST}.npy", 1000)
+    assert not spool.answer({**QUESTION, "do": "find"}, None)["is_here"]
+    write(spool, (0, ROWS))
+    assert spool.answer({**QUESTION, "do": "seal"}, None)["is_here"]
+    np.testing.assert_array_equal(np.load(spool.directory / f"{DIGEST}.npy"), ROWS)
+    assert os.listdir(spool.directory) == [f"{DIGEST}.npy"]
+
+
+def test_what_is_kept_is_what_was_looked_at(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker may write, for another client, while this one compares."""
+    monkeypatch.setattr("demos_hpc.spool._PIECE", 500)
+    write(spool, (0, ROWS))
+    pread = os.pread
+
+    def read(descriptor: int, count: int, at: int) -> bytes:
+        data = pread(descriptor, count, at)
+        if partial.exists():
+            with partial.open("r+b") as file:
+                file.seek(at)
+                file.write(bytes(len(data)))
+        return data
+
+    partial = spool.directory / f"{DIGEST}.partial"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", read)
+        assert spool.answer({**QUESTION, "do": "seal"}, None)["is_here"]
+    np.testing.assert_array_equal(np.load(spool.directory / f"{DIGEST}.npy"), ROWS)
+
+
+def test_two_may_bring_the_same_rows_at_once(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(spool, (0, ROWS))
+    rename, seals = os.rename, iter([True])
+
+    def give(source: Path, target: Path) -> None:
+        if next(seals, False):
+            assert spool.answer({**QUESTION, "do": "seal"}, None)["is_here"]
+            write(spool, (0, ROWS[:10]))  # and a third one is not done
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", give)
+    assert spool.answer({**QUESTION, "do": "seal"}, None)["is_here"]
+    assert os.listdir(spool.directory) == [f"{DIGEST}.npy"]
+    write(spool, (10, ROWS[10:]))
+    assert spool.answer({**QUESTION, "do": "seal"}, None)["is_here"]
+    assert os.listdir(spool.directory) == [f"{DIGEST}.npy"]
 
 
 def test_a_link_in_the_way_is_not_followed(spool: Spool, tmp_path: Path) -> None:
