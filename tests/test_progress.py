@@ -19,5 +19,8 @@ def test_nothing_is_written_to_what_is_no_terminal(capfd: pytest.CaptureFixture[
 
 
 def test_what_draws_bars_is_imported_by_those_who_want_to_see_one() -> None:
-    code = "import sys, demos_hpc.progress as p\nwith p.show_progress('x', is_wanted=False): sys.exit('rich' in sys.modules)"
+    code = (
+        "import sys\nfrom demos_hpc.progress import show_progress\n"
+        "with show_progress('events', is_wanted=False):\n    sys.exit('rich' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -212,6 +212,13 @@ def good() -> Iterator[tuple[str, str, list[tuple[bytes, dict[str, Any]]]]]:
               text({**where, "axes": [[10, 1, 6], [0, 2, 10]], "axis": 0, "fields": None, "is_flat": False,
                     "kind": "rows", "row_bytes": 80}), array([0, 4, 6], "int64"),
               operation=DATASET, id=16, model=2, n_rows=6)  # fmt: skip
+    yield one("request_dataset_list", "three rows of a list, two fields of them, in one unit", REQUEST,
+              text({**where, "axes": [None, [0, 1, 1]], "axis": 0, "fields": ["energy", "time"], "row_bytes": 16}),
+              array([0, 3], "int64"), array([7, 2**32 + 1, 2**62], "int64"),
+              operation=DATASET, id=21, model=2, n_rows=3)  # fmt: skip
+    yield one("request_dataset_columns", "all rows of two columns, strings", REQUEST,
+              text({**where, "axes": [[0, 1, 4], {"indices": [1, 5]}], "axis": 0, "kind": "text"}),
+              array([0, 4], "int64"), operation=DATASET, id=22, model=2, n_rows=4)  # fmt: skip
     yield one("chunk_dataset", "two rows of a list", CHUNK,
               text({**where, "axes": [None], "axis": 0, "row_bytes": 4}), array([7, 2**32 + 1], "int64"),
               operation=DATASET, id=58, model=2, first_row=3, n_rows=2)  # fmt: skip
@@ -224,8 +231,23 @@ def good() -> Iterator[tuple[str, str, list[tuple[bytes, dict[str, Any]]]]]:
               status=17, operation=DATASET, id=60, model=2)  # fmt: skip
     yield one("request_describe", "what there is of it", REQUEST, text({"dataset": "events"}), operation=DESCRIBE,
               id=17, model=2, n_rows=1)  # fmt: skip
-    yield one("request_digest", "checksums of three slabs", REQUEST, text({**where, "row_bytes": 32}),
-              array([0, 1, 2, 3], "int64"), operation=DIGEST, id=18, model=2, n_rows=3)  # fmt: skip
+    described = {"name": "events", "path": "/data/events.h5:/events", "units": "", "description": "", "checksum": "",
+                 "license": "", "shape": [5], "dtype": [["energy", "<f8"], ["", "|V4"], ["pixels", "<u2", [2]]],
+                 "kind": "rows", "chunks": None, "filters": [], "attrs": {"run": {"shape": [], "dtype": "<i4",
+                 "data": "BwAAAA=="}, "note": "raw"}, "identity": "0f" * 8, "item_bytes": 16,
+                 "is_compressed": False}  # fmt: skip
+    yield one("reply_describe", "one that there is, and one that cannot be read", REPLY,
+              text({"datasets": [described, {"name": "gone", "problem": "gone.h5 cannot be opened"}]}),
+              operation=DESCRIBE, flags=FINAL, id=17, model=2, n_rows=1)  # fmt: skip
+    yield one("request_describe_all", "what there is at all", REQUEST, text({}), operation=DESCRIBE, id=23, model=2,
+              n_rows=1)  # fmt: skip
+    yield one("request_digest", "checksums of three slabs", REQUEST, text(where), array([0, 1, 2, 3], "int64"),
+              operation=DIGEST, id=18, model=2, n_rows=3)  # fmt: skip
+    yield one("result_digest", "of one slab", RESULT, array([list(range(32))], "uint8"), operation=DIGEST, id=61,
+              model=2, first_row=2, n_rows=1)  # fmt: skip
+    yield one("reply_data_too_large", "nobody has the memory", REPLY,
+              text({"status": 9, "message": "ask for less at a time", "traceback": "", "retry_after": 0.0}),
+              status=9, operation=DATASET, flags=FINAL, id=16, model=2)  # fmt: skip
     yield one("request_upload", "a part of some rows", REQUEST,
               text({"upload": "c4" * 32, "rows": 9, "columns": 1, "do": "write", "first": 7}),
               array([[0.5], [-0.5]]), operation=UPLOAD, id=19, model=2, n_rows=2)  # fmt: skip
@@ -315,6 +337,22 @@ def bad() -> Iterator[tuple[str, str, str, bytes]]:
         "0 x 2^62 float64: no byte, but strides that overflow",
         refused(1, len(over), over),
     )
+
+    question, bounds = text({"dataset": "events", "axes": [None], "axis": 0, "row_bytes": 8}), array([0, 2], "int64")
+    asked, _ = frame(REQUEST, question, bounds, array([5, 9], "int64"), operation=DATASET, id=16, n_rows=2)
+    yield "dataset_index_cut", frame_, "of the indices of a DATASET the last one is missing", asked[:-8]
+    yield "dataset_bounds_cut", frame_, "a DATASET whose bounds and indices are announced, and not there", asked[:-32]
+    size, gap = len(question[2]), -len(question[2]) % 8
+    more = descriptor(7, (size,)) + descriptor(3, (2,)) + descriptor(3, (2**60,))
+    wrapped = refused(3, len(more) + size + gap + 16, more + bytes(size + gap + 16), operation=DATASET, id=16, n_rows=2)
+    yield "dataset_indices_wrap", frame_, "2^60 indices of 8 bytes each, which is 2^63", wrapped
+    reply = to_bytes(header(REPLY, 1, 16 + 8, operation=DATASET, flags=FINAL, id=16, n_rows=2**40))
+    wide = descriptor(7, (2**40, 2**30))[:8] + struct.pack("<QQ", 2**40, 2**30)
+    yield "dataset_rows_wrap", frame_, "2^40 rows of 2^30 bytes each for the 24 that are announced", reply + wide
+    failed, _ = frame(REPLY, text({"status": 17}), status=17, operation=DATASET, flags=FINAL, id=16)
+    yield "dataset_failed_cut", frame_, "a failure whose JSON is cut off", failed[:-1]
+    held, _ = frame(REQUEST, text({"rows": 5}), array([0, 1, 5, 2], "int64"), operation=LIKELIHOOD, flags=RESIDENT)
+    yield "resident_span_cut", frame_, "the span of resident data is cut off", held[:-16]
 
 
 def write(directory: Path) -> None:
