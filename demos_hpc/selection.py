@@ -212,7 +212,8 @@ def _read_list(key: Any, length: int, place: str) -> tuple[IndexArray, IndexArra
     if least < -length or most >= length:
         bad = least if least < -length else most
         raise InvalidInput(f"{place}: index {bad} is out of range, the axis has length {length}")
-    indices = array.astype(np.int64, copy=False)
+    # A copy, in one piece: it travels as it is, perhaps a second time, and the caller may go on with theirs.
+    indices = np.array(array, dtype=np.int64, order="C")
     if least < 0:
         indices = np.where(indices < 0, indices + length, indices)
     if (indices[1:] > indices[:-1]).all():

@@ -162,6 +162,16 @@ def test_what_means_nothing_is_refused(key: Any, message: str) -> None:
         read_selection(key, (4, 5), None, "d")
 
 
+def test_lists_are_in_one_piece_and_not_the_callers() -> None:
+    """They travel as they are, and again after a server was lost."""
+    indices = np.arange(0, 40, 2)[::2]
+    selection = read_selection(indices, (100,), None, "d")
+    (found,) = selection.axes
+    assert isinstance(found, np.ndarray)
+    assert found.flags.c_contiguous
+    assert not np.shares_memory(found, indices)
+
+
 def test_fields_that_are_not_there_are_named_with_those_that_are() -> None:
     with pytest.raises(InvalidInput, match="no field 'x', 'y'; there are a, b"):
         read_selection(["a", "x", "y"], (4,), ("a", "b"), "d")
