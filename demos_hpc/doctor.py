@@ -11,7 +11,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from . import mpi_checks
+from .config import Config
 from .diagnosis import Diagnosis
+from .errors import DemosError
+from .installation import find_installation
 from .mpiexec import Launcher
 from .verdict import Outcome
 from .watchdog import find_rank_and_size
@@ -34,6 +37,7 @@ def examine(environment: Mapping[str, str] = os.environ) -> Iterator[Diagnosis]:
     yield from check_packages()
     yield from examine_mpi(environment)
     yield check_shared_memory(Path("/dev/shm"))
+    yield check_libdemos(Config.load(environment))
     yield from check_compilers(environment)
     yield from check_optional()
 
@@ -103,6 +107,20 @@ def check_shared_memory(place: Path) -> Diagnosis:
         remedy = f"remove what dead jobs left in {place}, or enlarge it (docker: --shm-size=1g)"
         return Diagnosis(str(place), Outcome.FAILED, found, remedy)
     return Diagnosis(str(place), Outcome.OK, found)
+
+
+def check_libdemos(config: Config) -> Diagnosis:
+    """For models in C, C++ and Fortran only."""
+    from .native import open_library
+
+    try:
+        installation = find_installation(config)
+        _, library = open_library(installation)
+    except DemosError as error:
+        return Diagnosis("libdemos", Outcome.SKIPPED, "none (for compiled models)", f"if wanted: {error}")
+    built = f", built by {', '.join(installation.compilers)}" if installation.compilers else ""
+    major, minor = divmod(library.demos_abi_version(), 1 << 16)
+    return Diagnosis("libdemos", Outcome.OK, f"{installation.library}, demos.h {major}.{minor}{built}")
 
 
 def check_compilers(environment: Mapping[str, str]) -> Iterator[Diagnosis]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from . import data, examination, figures, launches, operations, operators, servers, watching
+from . import compiling, data, examination, figures, launches, operations, operators, servers, watching
 from .group import Commands
 
 __all__ = ["app", "main"]
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (launches, servers, operators, watching, operations, data, examination, figures):
+for module in (launches, servers, operators, watching, operations, data, examination, compiling, figures):
     module.register(app)
 
 

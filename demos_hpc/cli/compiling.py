@@ -1,0 +1,58 @@
+"""``config``: what a compiler needs to know for models in C, C++ and Fortran."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..config import Config
+from ..errors import DemosError
+from ..installation import find_installation
+from .examination import Json
+from .output import print_json
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(config)
+
+
+def config(
+    cflags: Annotated[bool, typer.Option("--cflags", help="Only what finds the header: -I...")] = False,
+    libs: Annotated[bool, typer.Option("--libs", help="Only what links a program or library: -L... -ldemos")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say where the header and the library for models in C, C++ and Fortran are, and what was left out when built.
+
+    cc -shared -fPIC -O2 $(demos-hpc config --cflags) my_model.c -o libmy_model.so $(demos-hpc config --libs)
+    """
+    from ..native import open_library
+
+    installation = find_installation(Config.load())
+    problem: DemosError | None = None
+    try:
+        open_library(installation)
+    except DemosError as error:
+        problem = error
+    if problem is not None and libs:
+        raise problem
+    if cflags or libs:
+        typer.echo(" ".join([installation.cflags] * cflags + [installation.libs] * libs))
+        return
+    found = {
+        "include": str(installation.include),
+        "library": None if problem else str(installation.library),
+        "cflags": installation.cflags,
+        "libs": None if problem else installation.libs,
+        "compilers": list(installation.compilers),
+        "left_out": list(installation.left_out),
+    }
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        text = "; ".join(value) if isinstance(value, list) else value
+        if text:
+            typer.echo(f"{name:10} {text}")
+    if problem is not None:
+        typer.echo(f"{'library':10} none: {problem}")
