@@ -160,6 +160,8 @@ class DataFile:
     def _open_other(self, file: str, here: str) -> DataFile:
         """The file that a link leads to."""
         path = self._find_allowed(file, here)
+        if path in self._others and not self._others[path].is_current():  # nothing in it was found, else we knew
+            self._others.pop(path).close()
         if path not in self._others:
             try:
                 self._others[path] = DataFile(path, self._allowed)

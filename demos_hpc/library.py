@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ from .tables import Table, measure_table, read_table
 
 #: Seconds after which it is looked at once more whether a path still leads to the same file.
 LOOK_SECONDS = 1.0
+#: Files that are open at a time; a process may have some 1000 descriptors.
+MOST_FILES = 128
 #: Bytes of a dataset that have one checksum of their own.
 SLAB_BYTES = 4 << 20
 
@@ -43,7 +46,8 @@ class Library:
         self._datasets = {dataset.name: dataset for dataset in datasets}
         self._allowed = allowed
         self._clock = clock
-        self._files: dict[str, DataFile] = {}
+        #: The one that was used last stands last.
+        self._files: OrderedDict[str, DataFile] = OrderedDict()
         self._looked: dict[str, float] = {}
         self._cache = ChunkCache()
         #: Memory for answers, as `numpy.empty` with its arguments the other way round.
@@ -214,8 +218,11 @@ class Library:
                 self._drop(path)
                 file = None
         if file is None:
+            while len(self._files) >= MOST_FILES:
+                self._files.popitem(last=False)[1].close()
             file = self._files[path] = DataFile(path, self._allowed)
             self._looked[path] = now
+        self._files.move_to_end(path)
         return file
 
     def _drop(self, path: str) -> None:

@@ -373,6 +373,18 @@ def test_linked_files_count_for_what_a_dataset_is(inside: Path, opened: Any) -> 
     assert not file.is_unchanged()
 
 
+def test_a_linked_file_that_was_put_right_is_looked_into_again(inside: Path, opened: Any) -> None:
+    path = make_main(inside, "other.h5", "/later")
+    file = opened(path)
+    with pytest.raises(DatasetError, match="there is no /later"):
+        file.find("/away")
+    with h5py.File(inside / "new.h5", "w") as new:
+        new["later"] = 5
+    (inside / "new.h5").replace(inside / "other.h5")
+    assert file.is_current(), "of the linked file nothing is known yet"
+    assert file.find("/away").shape == ()
+
+
 def test_links_of_an_unknown_kind(inside: Path, opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = link(inside / "other.h5", {"soft": h5py.SoftLink("/x")})
     monkeypatch.setattr("demos_hpc.hdf5_format.h5py.h5l.TYPE_SOFT", 99)

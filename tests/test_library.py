@@ -298,6 +298,24 @@ def test_no_file_is_kept_open_that_is_not_used(house: House) -> None:
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
+def test_few_files_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model may have more files than a process may have descriptors."""
+    monkeypatch.setattr(library, "MOST_FILES", 3)
+    declared = []
+    for nth in range(7):
+        with h5py.File(tmp_path / f"{nth}.h5", "w") as file:
+            file["x"] = X + nth
+        declared.append(Dataset(f"x{nth}", f"{tmp_path}/{nth}.h5:/x"))
+    before = len(os.listdir("/proc/self/fd"))
+    made = Library(declared)
+    described = made.describe(None)["datasets"]
+    for nth in (0, 6, 0, 3, 1):
+        rows = made.read_rows(f"x{nth}", described[nth]["identity"], 0, N)
+        np.testing.assert_array_equal(rows, X + nth)
+        assert len(os.listdir("/proc/self/fd")) <= before + 3
+    made.close()
+
+
 def test_directories_of_the_operator(house: House, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
