@@ -259,6 +259,20 @@ def test_a_file_that_goes_and_comes_back(house: House) -> None:
     np.testing.assert_array_equal(house.read(identity), X)
 
 
+def test_a_symbolic_link_may_be_led_elsewhere(house: House) -> None:
+    house.path.rename(house.directory / "one.h5")
+    house.path.symlink_to("one.h5")
+    identity = house.identify()
+    house.write(X + 1, "two.h5")
+    house.path.unlink()
+    house.path.symlink_to("two.h5")
+    np.testing.assert_array_equal(house.read(identity), X)
+    house.clock.advance(LOOK_SECONDS)
+    with pytest.raises(DatasetError, match="was replaced or changed"):
+        house.read(identity)
+    np.testing.assert_array_equal(house.read(house.identify()), X + 1)
+
+
 def test_a_file_that_may_not_be_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> int:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))

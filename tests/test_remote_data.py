@@ -577,6 +577,35 @@ def test_datasets_that_cannot_be_served_say_so(path: Path) -> None:
     np.testing.assert_array_equal(model.dataset("x", direct=False)[()], X)
 
 
+def test_what_cannot_be_inflated_is_an_error_and_no_more(path: Path) -> None:
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk((10,))
+    plist.set_filter(305, h5py.h5z.FLAG_OPTIONAL, (1,))
+    with h5py.File(path, "r+") as file:
+        space = h5py.h5s.create_simple((20,))
+        lacking = h5py.h5d.create(file.id, b"lacking", h5py.h5t.IEEE_F64LE, space, plist)
+        lacking.write_direct_chunk((0,), np.arange(10.0).tobytes())
+        at = file["packed"].id.get_chunk_info(3).byte_offset
+    with path.open("r+b") as raw:
+        raw.seek(at)
+        raw.write(b"\xff" * 20)
+    for workers, direct in ((1, False), (2, False), (2, True)):
+        names = ["x", "packed", "lacking"]
+        model = demos_hpc.local(make_model(path, names), workers=workers, config=Config(timeout=20.0))
+        packed, lacking = (model.dataset(name, direct=direct) for name in names[1:])
+        assert lacking.filters == ["lzo"]
+        for _ in range(workers + 1):
+            with pytest.raises(
+                DatasetError, match=r"dataset 'lacking': .*:/lacking .*filter lzo is not installed .*pip"
+            ):
+                lacking[0]
+            with pytest.raises(DatasetError, match=r"dataset 'packed': .*:/packed .*filter gzip fails, so the file is"):
+                packed[()]
+            np.testing.assert_array_equal(packed[:300], X[:300])
+            assert lacking[15] == 0.0  # of which nothing was written
+        assert model.metadata()["workers"] == workers
+
+
 def test_answers_that_are_not_what_was_asked_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As from a server that is not ours."""
     with h5py.File(path, "r+") as file:
