@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .chunk_cache import ChunkCache
+from .elements import RAGGED_BYTES, encode
 from .errors import DatasetError, InvalidInput
 from .hdf5_format import (
     ERRORS,
@@ -30,6 +32,8 @@ from .sources import Source
 BLOCK_BYTES = 64 << 20
 #: Bytes that are read together where a dataset is stored in one run.
 TILE_BYTES = 64 << 10
+#: Strings or lists that are looked at, to know how long they are.
+SAMPLES = 16
 #: Filters that take no time to speak of.
 _LIGHT = frozenset({"shuffle", "fletcher32"})
 
@@ -63,6 +67,8 @@ class DataSet:
         self._described_dtype = describe_dtype(self.dtype)
         #: Of its blocks in a cache.
         self._key = object()
+        #: What `estimate_item_bytes` has found.
+        self._item_bytes = 0
         self._tile: tuple[int, ...] = self.chunks or imagine_chunks(self.shape or (), self.dtype.itemsize, TILE_BYTES)
         self._source = source
         #: Where its bytes begin, if they lie in the file as in memory, one behind the other.
@@ -85,6 +91,22 @@ class DataSet:
             "filters": self.filters,
             "attrs": self._attributes,
         }
+
+    def estimate_item_bytes(self) -> int:
+        """Bytes of one element as it travels; of strings and lists the mean of a few, `RAGGED_BYTES` at least."""
+        shape = self.shape
+        if self.kind == "rows" or shape is None:
+            return self.dtype.itemsize
+        if self._item_bytes == 0:
+            n, cache = math.prod(shape), ChunkCache(0)
+            sizes: list[int] = []
+            with contextlib.suppress(DatasetError):  # who reads it is told
+                for place in sorted({(n - 1) * nth // (SAMPLES - 1) for nth in range(SAMPLES)}) if n else ():
+                    axes = tuple(Span(int(at), 1, 1) for at in np.unravel_index(place, shape)) if shape else ()
+                    _, contents = encode(self.read(Run(axes, 0, None, False), cache), self.kind)
+                    sizes.append(contents.nbytes)
+            self._item_bytes = max(RAGGED_BYTES, sum(sizes) // max(len(sizes), 1))
+        return self._item_bytes
 
     def row_dtype(self, fields: Sequence[str] | None) -> np.dtype[Any]:
         """What one element is, of a compound those fields only."""

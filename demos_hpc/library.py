@@ -92,7 +92,9 @@ class Library:
             values = dataset.read(run, self._cache, room)
         values = np.moveaxis(values, run.axis, 0) if run.axes else values[np.newaxis]
         if dataset.kind != "rows":
-            return encode(values, dataset.kind)
+            encoded = encode(values, dataset.kind)
+            self._check_size(dataset, count, encoded[1].nbytes, MOST_UNIT_BYTES)
+            return encoded
         return [np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(count, -1)]
 
     def _find_room(self, dataset: DataSet, run: Run, question: Mapping[str, Any], count: int) -> Array | None:
@@ -105,12 +107,8 @@ class Library:
             n_bytes = math.prod(run.counts) * RAGGED_BYTES
         elif divmod(n_bytes, max(count, 1)) != (row_bytes, 0):
             raise InvalidInput(f"{count} rows of {dataset.name} have {n_bytes} bytes, not {count} times {row_bytes}")
-        for size, most in ((n_bytes, MOST_UNIT_BYTES), (dataset.measure_chunks(run), MOST_READ_BYTES)):
-            if size > most:
-                raise TooLarge(
-                    f"{count} rows of {dataset.name} in one unit, for which {size} bytes are read; a worker reads"
-                    f" {most} at a time: ask for fewer, or for a part of each"
-                )
+        self._check_size(dataset, count, n_bytes, MOST_UNIT_BYTES)
+        self._check_size(dataset, count, dataset.measure_chunks(run), MOST_READ_BYTES)
         if kind != "rows":
             return None
         dtype = dataset.row_dtype(run.fields)
@@ -119,6 +117,13 @@ class Library:
             room[...] = 0
         base, shape = dtype.subdtype or (dtype, ())
         return room.view(base).reshape((*run.counts, *shape))
+
+    def _check_size(self, dataset: DataSet, count: int, size: int, most: int) -> None:
+        if size > most:
+            raise TooLarge(
+                f"{count} rows of {dataset.name} in one unit, for which {size} bytes are read; a worker reads"
+                f" {most} at a time: ask for fewer, or for a part of each"
+            )
 
     def digest(self, question: Mapping[str, Any], first: int, count: int) -> list[Array]:
         """SHA-256 of the slabs [first, first + count) of a dataset, (count, 32) uint8; raises as `read` does."""
@@ -167,6 +172,7 @@ class Library:
                 **dataset.describe(),
                 "identity": dataset.identity,
                 "item_bytes": dataset.dtype.itemsize,
+                "typical_bytes": dataset.estimate_item_bytes(),
                 "is_compressed": dataset.is_compressed,
             }
 
@@ -267,11 +273,17 @@ def digest_slab(dataset: DataSet, cache: ChunkCache, slab: int) -> bytes:
         first = slab * rows
         axes = [Span(first, 1, min(rows, shape[0] - first)), *(Span(0, 1, n) for n in shape[1:])]
     digest = hashlib.sha256()
-    for piece in _cut_slab(axes, item_bytes):
-        values = dataset.read(Run(tuple(piece), 0, None, False), cache)
-        parts = encode(values, dataset.kind) if dataset.kind != "rows" else [np.ascontiguousarray(values)]
-        for part in parts:
-            digest.update(part.reshape(-1).view(np.uint8).data)
+    pieces = list(_cut_slab(axes, dataset.estimate_item_bytes()))
+    if dataset.kind == "rows":
+        for piece in pieces:
+            values = dataset.read(Run(tuple(piece), 0, None, False), cache)
+            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        return digest.digest()
+    # The lengths of all stand before their bytes: where there are many, they are read once more rather than kept.
+    for parts in [slice(None)] if len(pieces) == 1 else [slice(0, 1), slice(1, 2)]:
+        for piece in pieces:
+            for part in encode(dataset.read(Run(tuple(piece), 0, None, False), cache), dataset.kind)[parts]:
+                digest.update(part.reshape(-1).view(np.uint8).data)
     return digest.digest()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from .answers import take_first
 from .connection import Connection
 from .direct_data import DirectData
-from .elements import RAGGED_BYTES, AsStrings, decode, read_dtype
+from .elements import AsStrings, decode, read_dtype
 from .errors import DatasetError, DemosError, InternalError, InvalidInput, TooLarge
 from .future import BytesFuture, Future, RaggedFuture
 from .hdf5_format import make_empty, read_attribute
@@ -75,6 +75,8 @@ class RemoteDataset:
         #: Of an element, of lists that of their items.
         self._item = read_dtype(description["dtype"])
         self.dtype = self._item if self._kind == "rows" else np.dtype(object)
+        #: What an element takes on its way, of strings and lists about.
+        self._item_bytes = self.dtype.itemsize if self._kind == "rows" else int(description["typical_bytes"])
         chunks = description["chunks"]
         self.chunks: tuple[int, ...] | None = None if chunks is None else tuple(chunks)
         self.filters: list[str] = description["filters"]
@@ -188,8 +190,7 @@ class RemoteDataset:
         """
         n = len(self)
         if rows is None:
-            item_bytes = RAGGED_BYTES if self._kind != "rows" else self.dtype.itemsize
-            row_bytes = max(item_bytes * math.prod(self.shape[1:] if self.shape else ()), 1)
+            row_bytes = max(self._item_bytes * math.prod(self.shape[1:] if self.shape else ()), 1)
             most = max(1, min(BLOCK_BYTES, self._max_bytes) // row_bytes)
             whole = self.chunks[0] if self.chunks else 1
             rows = most // whole * whole or max(1, min(whole, LARGE_BLOCK // row_bytes))
@@ -307,8 +308,8 @@ class RemoteDataset:
     ) -> Future:
         assert self.shape is not None
         is_ragged = self._kind != "rows"
-        file_bytes = int(self.described["item_bytes"])
-        item_bytes = RAGGED_BYTES if is_ragged else dtype.itemsize
+        item_bytes = self._item_bytes if is_ragged else dtype.itemsize
+        file_bytes = item_bytes if is_ragged else int(self.described["item_bytes"])
         axis, bounds = cut(selection, self.shape, self.chunks, item_bytes, file_bytes)
         question, lists = to_question(selection, axis)
         counts = list(selection.counts)

@@ -75,7 +75,8 @@ def test_a_dataset_is_described_with_what_was_declared(house: House) -> None:
     assert json.loads(json.dumps(described)) == {
         "name": "x", "path": f"{house.path}:/x", "units": {"a": "GeV"}, "description": "events", "checksum": "sha256:0",
         "license": "CC-BY-4.0", "shape": [N, 3], "dtype": "<f8", "kind": "rows", "chunks": None, "filters": [],
-        "attrs": {}, "identity": house.identify(), "item_bytes": 8, "is_compressed": False,
+        "attrs": {}, "identity": house.identify(), "item_bytes": 8, "typical_bytes": 8,
+        "is_compressed": False,
     }  # fmt: skip
 
 
@@ -164,6 +165,56 @@ def test_no_unit_has_more_than_a_worker_should_hold(house: House, monkeypatch: p
     monkeypatch.setattr(library, "MOST_UNIT_BYTES", 100)
     with pytest.raises(TooLarge, match=r"3 rows of .*text in one unit"):
         house.library.read(house.ask(identities["text"], "text", kind="text", axes=[[0, 1, 3]]), [], 0, 3)
+
+
+def write_long(directory: Path) -> Path:
+    """Strings and lists of different lengths, some of them long."""
+    with h5py.File(directory / "long.h5", "w") as file:
+        file["text"] = [[b"x" * (7919 * nth % 3000), b"y"] for nth in range(100)]
+        lists = file.create_dataset("lists", (100,), h5py.vlen_dtype("f4"), chunks=(9,))
+        for nth in range(100):
+            lists[nth] = np.arange(7919 * nth % 3000)
+        file.create_dataset("none", (0, 3), h5py.string_dtype())
+        file["one"] = "é" * 500
+    return directory / "long.h5"
+
+
+def test_what_has_no_size_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_long(tmp_path)
+    made = Library([Dataset(name, f"{path}:/{name}") for name in ("text", "lists", "none", "one")])
+    described = {one["name"]: one for one in made.describe(None)["datasets"]}
+    assert 200 < described["text"]["typical_bytes"] < 2000
+    assert 3000 < described["lists"]["typical_bytes"] < 9000
+    assert described["none"]["typical_bytes"] == 64
+    assert described["one"]["typical_bytes"] == 1000
+    identity = described["lists"]["identity"]
+    question = {"dataset": "lists", "identity": identity, "axes": [[0, 1, 100]], "axis": 0, "kind": "lists"}
+    monkeypatch.setattr(library, "MOST_UNIT_BYTES", 100_000)
+    with pytest.raises(TooLarge, match=r"100 rows of .*lists in one unit, for which [0-9]{6} bytes are read"):
+        made.read(question, [], 0, 100)
+    lengths, contents = made.read(question, [], 0, 5)
+    assert lengths.tolist() == [4 * (7919 * nth % 3000) for nth in range(5)]
+    assert contents.nbytes == lengths.sum()
+
+
+@pytest.mark.parametrize("name", ["text", "lists"])
+def test_checksums_of_long_strings_and_lists_are_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = write_long(tmp_path)
+    whole = compute_checksum(f"{path}:/{name}")
+    most, read = 0, datasets.DataSet.read
+
+    def note(self: datasets.DataSet, *arguments: Any) -> Any:
+        nonlocal most
+        found = read(self, *arguments)
+        most = max(most, found.size)
+        return found
+
+    monkeypatch.setattr(datasets.DataSet, "read", note)
+    monkeypatch.setattr(library, "LARGE_BYTES", 20_000)
+    assert compute_checksum(f"{path}:/{name}") == whole
+    assert 1 < most < 100
 
 
 # ---- files that change --------------------------------------------------------------------------------------

@@ -284,6 +284,19 @@ def test_blocks_have_whole_chunks_and_fit_into_memory(house: House, monkeypatch:
     assert len(next(ours.blocks())) == 5
 
 
+def test_long_strings_come_few_at_a_time(tmp_path: Path) -> None:
+    """What has no size is cut by the size that it is likely to have."""
+    wanted = [b"x" * 40_000 for _ in range(100)]
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"] = wanted
+    service = Service(make_model(tmp_path / "x.h5", ["x"]))
+    ours = service.connect().dataset("x", direct=False)
+    done: list[int] = []
+    found = ours.submit(..., progress=lambda n, total: done.append(n)).result()
+    assert found.tolist() == wanted
+    assert done == [26, 52, 78, 100]
+
+
 @pytest.mark.parametrize("rows", [0, -1, 1.5, True, "5"])
 def test_blocks_have_rows(house: House, rows: Any) -> None:
     with pytest.raises(InvalidInput, match="a block has 1 or more"):

@@ -74,7 +74,7 @@ def to_summary(described: Mapping[str, Any]) -> dict[str, Any]:
     """What workers say of a dataset, for scripts."""
     if "problem" in described:
         return dict(described)
-    left_out = ("attrs", "identity", "item_bytes", "is_compressed")
+    left_out = ("attrs", "identity", "item_bytes", "typical_bytes", "is_compressed")
     summary = {name: value for name, value in described.items() if name not in left_out}
     return {**summary, "type": format_type(described), "bytes": count_bytes(described)}
 
