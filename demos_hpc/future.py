@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import Cancelled, DemosError, InvalidInput
+from .errors import Cancelled, DemosError, InvalidInput, TooLarge
 from .messages import Array, FloatArray
 from .wire import DTYPES, FLOAT64, Layout, Packed
 
@@ -208,6 +208,8 @@ class Future:
                 self.value = self._finish(self.out if self.out is not None else self.room())
             except DemosError as problem:  # an answer that cannot be read
                 self.error = problem
+            except MemoryError:  # whoever waits, perhaps for another answer, is not to hear of it
+                self.error = TooLarge("there is no memory to put the answer together: ask for less at a time")
         self.out = None
         for function in self._callbacks:
             self._call_back(function)
@@ -263,5 +265,5 @@ class RaggedFuture(Future):
             return
         runs = [self._runs[first] for first in sorted(self._runs)]
         lengths = [run[0] for run in runs] or [np.zeros((0, *self.widths[0]), np.int64)]
-        self.out = [np.concatenate(lengths), *(run[1] for run in runs)]
+        self.out, self._runs = [np.concatenate(lengths), *(run[1] for run in runs)], {}
         super().settle()

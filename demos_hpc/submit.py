@@ -351,8 +351,9 @@ class Submit:
             future.settle()  # an empty answer needs no server
             return future
         part_rows = 0
-        if n_rows > spec.block_rows and not flags & _RESIDENT:
-            part_rows = self._count_part_rows(arrays[:n_per_row])
+        if n_rows > spec.block_rows:
+            if not flags & _RESIDENT:
+                part_rows = self._count_part_rows(arrays[:n_per_row])
             self._check_size(sum(array.nbytes for array in arrays), "a request")
             if outs is None:
                 outs = self._make_room(n_units, widths)

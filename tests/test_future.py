@@ -11,7 +11,7 @@ import pytest
 from service import Service
 
 import demos_hpc
-from demos_hpc import Cancelled, Config, Future, ModelFailed, RemoteModel
+from demos_hpc import Cancelled, Config, Future, ModelFailed, RemoteModel, TooLarge
 from demos_hpc.testing import Failing, Gaussian
 
 MODEL = Gaussian()
@@ -69,6 +69,21 @@ def test_a_failed_future_keeps_its_error(model: RemoteModel) -> None:
             future.result()
         assert caught.value is error
     assert not future.cancelled()
+
+
+def test_an_answer_without_memory_is_an_error_of_its_own(model: RemoteModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(cells: Any) -> Any:
+        raise MemoryError
+
+    x = np.zeros((5, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr("demos_hpc.submit.sum_pairwise", fail)
+        without = model.submit.log_likelihood(x, [0.0, 1.0])
+        with_ = model.submit.log_density(x, [0.0, 1.0])
+        assert len(with_.result()) == 5
+        for _ in range(2):
+            with pytest.raises(TooLarge, match="there is no memory to put the answer together"):
+                without.result()
 
 
 def test_cancel_in_time_and_too_late(model: RemoteModel) -> None:

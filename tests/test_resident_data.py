@@ -13,7 +13,7 @@ import pytest
 from service import Service
 
 import demos_hpc
-from demos_hpc import Config, Dataset, DatasetError, InvalidInput, NotOffered, RemoteModel
+from demos_hpc import Config, Dataset, DatasetError, InvalidInput, NotOffered, RemoteModel, TooLarge
 from demos_hpc.messages import Array
 from demos_hpc.reference import Reference
 from demos_hpc.residents import Residents
@@ -173,6 +173,13 @@ def test_no_worker_has_more_rows_at_a_time_than_it_says(
             found = model.log_likelihood(held[taken], POINTS)
             np.testing.assert_array_equal(found, model.log_likelihood(np.ascontiguousarray(X[taken]), POINTS))
             assert max(lengths) == 9 * 1024
+
+
+def test_answers_that_nothing_can_hold_are_refused_before_they_are_asked_for(model: RemoteModel) -> None:
+    points = np.broadcast_to(POINTS[0], (1 << 20, 2))
+    model.submit._max_request_bytes = 1 << 25
+    with pytest.raises(TooLarge, match=r"an answer of .* bytes; this server takes"):
+        model.log_likelihood(model.resident("events"), points)
 
 
 def test_steps_may_be_longer_than_any_number(model: RemoteModel) -> None:
