@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .arguments import read_rows
 from .connection import Connection
+from .elements import read_dtype
 from .errors import InvalidInput, NotOffered
 from .future import Future
 from .messages import Array, FloatArray, Operation, from_json, to_json
@@ -102,14 +103,12 @@ def make_resident(
     InvalidInput
         Where they are no rows of the model's observables.
     """
-    name, shape, dtype = description["name"], description["shape"], description["dtype"]
-    is_compound = isinstance(dtype, list)
+    name, shape, fields = description["name"], description["shape"], read_dtype(description["dtype"]).names
     d = spec.n_observables
     if description["kind"] != "rows" or shape is None:
         raise InvalidInput(f"dataset {name!r} has no rows of numbers")
     names: tuple[str, ...] = ()
-    if is_compound:
-        fields = [field[0] for field in dtype]
+    if fields is not None:
         names = tuple(columns) if columns is not None else tuple(o.name for o in spec.observables)
         if lacking := [column for column in names if column not in fields]:
             raise InvalidInput(

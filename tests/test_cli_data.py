@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from datafiles import write_everything
 from launching import run as run_command
 from serving import serving
 from test_cli import DEMOS, GAUSSIAN, fail, invoke, read
@@ -230,6 +231,14 @@ def test_info_does_not_wait_for_workers_that_compute(model: str) -> None:
     assert [dataset["name"] for dataset in described] == ["plain", "events", "wrong", "gone"]
     assert {dataset["problem"] for dataset in described} == {"no worker has answered within 10 s"}
     assert tabulate(described).row_count == 4
+
+
+def test_describe_what_is_made_of_several(tmp_path: Path) -> None:
+    path = str(write_everything(tmp_path))
+    assert "Fields" not in invoke("data", "describe", path, "vectors").stdout
+    assert "('<f4', (3,))" in invoke("data", "describe", path, "vectors").stdout
+    lines = [line.split() for line in invoke("data", "describe", path, "padded").stdout.split("unit")[1].splitlines()]
+    assert [words[1] for words in lines if len(words) > 2] == ["a", "b", "c"]
 
 
 def test_describe(model: str) -> None:

@@ -38,6 +38,8 @@ def path(tmp_path: Path) -> Path:
         file["short"] = WEIGHTS[:-1]
         file["wide"] = np.zeros((10, 2))
         file["words"] = ["a", "b"]
+        vectors = h5py.h5t.array_create(h5py.h5t.IEEE_F32LE, (3,))
+        h5py.h5d.create(file.id, b"vectors", vectors, h5py.h5s.create_simple((8,)))
         file.create_dataset("columns", data=columns, chunks=(1000,), compression="gzip")
         file.create_dataset("counts", data=np.arange(N, dtype=">i4")[:, np.newaxis], chunks=(500, 1))
     return path
@@ -50,7 +52,7 @@ def config(tmp_path: Path) -> Config:
 
 def make_model(path: Path) -> Gaussian:
     model = Gaussian()
-    names = ("events", "weights", "short", "wide", "words", "columns", "counts")
+    names = ("events", "weights", "short", "wide", "words", "vectors", "columns", "counts")
     datasets = tuple(Dataset(name, f"{path}:/{name}") for name in names)
     model.spec = dataclasses.replace(model.spec, datasets=datasets)
     return model
@@ -235,6 +237,10 @@ def test_a_file_that_was_replaced_is_told_of(path: Path, config: Config, monkeyp
 ERRORS: dict[str, tuple[Any, str]] = {
     "another width": (lambda m: m.resident("wide"), r"'wide' has shape \(10, 2\); model 'gaussian' takes \(n, 1\)"),
     "words": (lambda m: m.resident("words"), "'words' has no rows of numbers"),
+    "elements that are arrays": (
+        lambda m: m.log_likelihood(m.resident("vectors"), POINTS[0]),
+        "'vectors' is of type .*; rows are numbers",
+    ),
     "no such dataset": (lambda m: m.resident("evnts"), "no dataset 'evnts'; it has 'events', 'weights'"),
     "fields of none": (lambda m: m.resident("events", columns=["x"]), "'events' has no fields"),
     "no such field": (lambda m: m.resident("columns", columns=["z"]), "no field 'z'; it has weight, x, y"),

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..client import RemoteModel
+from ..elements import read_dtype
 from ..errors import DatasetError, InvalidInput
 from ..model_paths import DATA_FILES
 from ..programs import is_analysis
@@ -94,7 +95,7 @@ def describe(model: ModelOrServer, dataset: Name, as_json: Json = False) -> None
     console = make_console()
     console.print(f"[bold]{escape(dataset)}[/] {escape(described['description'])}".rstrip())
     chunks = described["chunks"]
-    has_fields = isinstance(described["dtype"], list)
+    has_fields = read_dtype(described["dtype"]).names is not None
     facts = {
         "path": described["path"],
         "shape": format_shape(described["shape"]),
@@ -126,6 +127,8 @@ def _tabulate_fields(described: Mapping[str, Any]) -> Table:
     units = described["units"]
     table = make_table("Fields", "name", "type", "unit")
     for name, kind, *shape in described["dtype"]:
+        if not name:  # a gap
+            continue
         unit = units if isinstance(units, str) else units.get(name, "")
         text = kind if isinstance(kind, str) else ", ".join(inner[0] for inner in kind)
         table.add_row(escape(name), escape(" ".join([text, *map(str, shape)])), escape(unit))
