@@ -43,6 +43,7 @@ from demos_hpc.messages import Array, Flag, Kind, Offer, Operation, from_json, t
 from demos_hpc.model import LoadedModel
 from demos_hpc.peers import Person
 from demos_hpc.reception import Reception
+from demos_hpc.reference import Reference
 from demos_hpc.sources import find_identity
 from demos_hpc.spec import Dataset
 from demos_hpc.testing import Gaussian
@@ -115,6 +116,7 @@ def find_data() -> Path:
         file["rows"] = np.arange(400.0).reshape(100, 4)
         file.create_dataset("packed", data=np.arange(400).reshape(100, 4), chunks=(7, 3), compression="gzip")
         file["text"] = ["a", "bb", ""] * 5
+        file["line"] = np.arange(5000.0)
     return path
 
 
@@ -123,7 +125,7 @@ class Holder(Gaussian):
 
     def __init__(self) -> None:
         super().__init__()
-        names = ("rows", "packed", "text")
+        names = ("rows", "packed", "text", "line")
         self.spec = replace(self.spec, datasets=tuple(Dataset(name, f"{find_data()}:/{name}") for name in names))
 
 
@@ -251,6 +253,8 @@ def make_corpus() -> list[bytes]:
     listed = {**asked, "dataset": "packed", "axes": [None, [0, 1, 4]]}
     upload = {"upload": "5" * 64, "rows": 3, "columns": 1, "do": "find"}
     of_text = {**asked, "dataset": "text", "kind": "text", "axes": [[0, 2, 5]]}
+    held = np.frombuffer(Reference("line", identity=asked["identity"], rows=5000, width=1).to_bytes(), np.uint8)
+    of_held = {"operation": Operation.LOG_LIKELIHOOD, "flags": Flag.RESIDENT, "model": 1, "id": 1}
     frames: list[Packed] = [
         pack(Kind.REQUEST, [x, p], operation=Operation.LOG_DENSITY, **call),
         pack(Kind.REQUEST, [x], operation=Operation.LOG_DENSITY, **call),
@@ -271,6 +275,8 @@ def make_corpus() -> list[bytes]:
         pack(Kind.REQUEST, [to_json(asked), np.array([0, 1])], **{**data, "operation": Operation.DIGEST}, n_rows=1),
         pack(Kind.REQUEST, [to_json({"dataset": "text"})], **{**data, "operation": Operation.DESCRIBE}, n_rows=1),
         pack(Kind.REQUEST, [to_json(upload)], **{**data, "operation": Operation.UPLOAD}, n_rows=1),
+        pack(Kind.REQUEST, [held, np.array([7, 2, 2200, 1]), np.array([p, p])], **of_held, n_rows=6),
+        pack(Kind.REQUEST, [held, np.array([0, 1, 5000, 2])], **of_held, n_rows=3),
         pack(Kind.REQUEST, operation=Operation.METADATA, id=1),
         pack(Kind.REQUEST, [to_json({"model": "gaussian"})], operation=Operation.METADATA, id=1),
         pack(Kind.REQUEST, [to_json({"mu": 0.5})], operation=Operation.SET_PARAMS, id=1, model=1),
