@@ -194,13 +194,13 @@ def measure_compressed(sizes: Sizes) -> dict[str, float]:
             served, here = alternate(max(3, sizes.rounds // 2), *runs)
             ratio = compare(here, served)
             figures["compressed_vs_h5py" if name == "gzip" else f"{name}_vs_h5py"] = ratio[0]
-            megabytes = sizes.packed_bytes / 1e6
+            gigabytes = sizes.packed_bytes / 1e9
             cold = _read_cold(sizes, ours, name, ("served", "h5py"))
             print_table(
-                [f"{megabytes:.0f} MB, {name}", "MB/s"],
+                [f"{gigabytes:.2g} GB, {name}", "GB/s", "best"],
                 [
-                    ("served, 2 workers", f"{megabytes / median(served):.0f}"),
-                    ("h5py", f"{megabytes / median(here):.0f}"),
+                    ("served, 2 workers", f"{gigabytes / median(served):.2f}", f"{gigabytes / min(served):.2f}"),
+                    ("h5py", f"{gigabytes / median(here):.2f}", f"{gigabytes / min(here):.2f}"),
                     *cold,
                 ],
             )
@@ -214,7 +214,11 @@ def _read_cold(sizes: Sizes, ours: Peer, name: str, ways: tuple[str, ...]) -> li
     n_bytes = sizes.plain_bytes if name == "plain" else sizes.packed_bytes
     runs = [lambda way=way: ours.ask("read_whole", name=name, way=way, cold=True) for way in ways]
     seconds = dict(zip(ways, alternate(3, *runs), strict=True))
-    return [(f"{way}, cold", f"{n_bytes / 1e9 / median(column):.2f} GB/s") for way, column in seconds.items()]
+    gigabytes = n_bytes / 1e9
+    return [
+        (f"{way}, cold", f"{gigabytes / median(column):.2f}", f"{gigabytes / min(column):.2f}")
+        for way, column in seconds.items()
+    ]
 
 
 def measure_random_rows(sizes: Sizes) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from .chunk_cache import ChunkCache
 from .errors import DatasetError
 from .hdf5 import DataFile, split_path
+from .library import LOOK_SECONDS
 from .messages import Array
 from .runs import Run
 from .selection import Selection, arrange
@@ -36,6 +38,7 @@ class DirectData:
             self._file.close()
             raise
         self._cache = ChunkCache()
+        self._next_look = 0.0
 
     def close(self) -> None:
         self._file.close()
@@ -52,7 +55,7 @@ class DirectData:
         in_place = out is not None and out.dtype == dtype.base and selection.order is None and not dtype.hasobject
         room = out.reshape((*run.counts, *dtype.shape)) if in_place and out is not None else None
         # HDF5 must not read a file of which it remembers what is no longer so.
-        if self._file.is_unchanged():
+        if self._is_as_it_was():
             try:
                 values = self._dataset.read(run, self._cache, room)
             except DatasetError:
@@ -61,4 +64,13 @@ class DirectData:
             else:
                 if self._file.is_unchanged():
                     return out if in_place else arrange(values, selection, out)
-        raise DatasetError(f"{self._file.path} was changed since it was opened; open the dataset again")
+        raise DatasetError(f"{self._file.path} was replaced or changed since it was opened; open the dataset again")
+
+    def _is_as_it_was(self) -> bool:
+        """Whether the file is unchanged and, looked at every now and then, its path still leads to it."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            if not self._file.is_current():
+                return False
+        return self._file.is_unchanged()

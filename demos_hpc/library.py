@@ -66,6 +66,7 @@ class Library:
         InvalidInput, DatasetError
             Where there is no dataset ``name``, or it cannot be read.
         """
+        self._looked.clear()  # whoever opens a dataset gets what is there now
         if name is not None:
             return {"datasets": [self._describe(name)]}
         described = []
@@ -127,6 +128,7 @@ class Library:
 
     def digest(self, question: Mapping[str, Any], first: int, count: int) -> list[Array]:
         """SHA-256 of the slabs [first, first + count) of a dataset, (count, 32) uint8; raises as `read` does."""
+        self._looked.clear()  # what is verified is what the path leads to
         with self._opened(question.get("dataset"), str(question.get("identity"))) as dataset:
             n = count_slabs(dataset.shape, dataset.dtype.itemsize)
             if first + count > n:
@@ -197,6 +199,10 @@ class Library:
         try:
             file = self._find_file(path)
             dataset = file.find(inside)
+            if identity is not None and identity != dataset.identity:
+                self._looked.pop(path)  # another worker may have seen a newer one
+                file = self._find_file(path)
+                dataset = file.find(inside)
         except DatasetError as error:
             raise DatasetError(f"dataset {name!r}: {error}") from None
         if identity is not None and identity != dataset.identity:
@@ -216,7 +222,7 @@ class Library:
         """The open file, as it was opened; every now and then it is looked whether the path still leads to it."""
         file, now = self._files.get(path), self._clock()
         if file is not None:
-            is_time = now >= self._looked[path] + LOOK_SECONDS
+            is_time = now >= self._looked.get(path, -math.inf) + LOOK_SECONDS
             if is_time:
                 self._looked[path] = now
             # HDF5 must not read a file of which it remembers what is no longer so.

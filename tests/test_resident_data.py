@@ -318,3 +318,16 @@ def test_each_place_holds_its_part_and_takes_over_that_of_another(
 def test_datasets_of_one_axis_are_rows_of_one_column(model: RemoteModel) -> None:
     held = model.resident("weights")
     assert model.log_likelihood(held, POINTS[0]) == model.log_likelihood(WEIGHTS[:, np.newaxis], POINTS[0])
+
+
+def test_whoever_opens_a_dataset_anew_gets_the_file_that_is_there_now(model: RemoteModel, path: Path) -> None:
+    old = model.dataset("events", direct=True)
+    model.log_likelihood(model.resident("events"), POINTS[0])
+    other = path.with_name("other.h5")
+    with h5py.File(other, "w") as file:
+        file["events"] = X + 1
+    other.rename(path)
+    np.testing.assert_array_equal(model.dataset("events", direct=False)[:5], X[:5] + 1)
+    assert model.log_likelihood(model.resident("events"), POINTS[0]) == model.log_likelihood(X + 1, POINTS[0])
+    with pytest.raises(DatasetError, match="replaced or changed"):
+        old[0]
