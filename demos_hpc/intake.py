@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,9 @@ from .accounts import Accounts
 from .calls import Call
 from .catalog import Catalog
 from .data_plan import DataPlan
-from .errors import BadFrame, InvalidInput, StaleRevision
+from .errors import BadFrame, DemosError, InternalError, InvalidInput, StaleRevision
 from .events import Cancelled, Event, Lane, RequestArrived, UnitsArrived
+from .logs import warn
 from .messages import Flag, Kind, Operation, from_json, to_json
 from .peers import Peer
 from .plan import Plan
@@ -66,7 +68,7 @@ class Intake:
                 f"the parameters of model {served.spec.name!r} have revision {served.revision} now;"
                 f" this client pinned {header.revision}"
             )
-        plan = served.plan(frame)
+        plan, lanes = self._plan(served, frame)
         call = Call(peer.link, frame, plan, served.defaults, served.revision, now)
         call.peer, call.model = peer, served.spec.name
         self._accounts.charge(call, now)
@@ -90,14 +92,21 @@ class Intake:
             plan.period,
             plan.limit,
             plan.block,
-            self._find_lanes(served, plan),
+            lanes,
         )
 
-    def _find_lanes(self, served: Served, plan: Plan | DataPlan | ResidentPlan) -> tuple[Lane, ...]:
-        """Where the rows of a request are held, if anywhere."""
-        if not isinstance(plan, ResidentPlan):
-            return ()
-        return self._catalog.placement.find_lanes(served.handle, plan.asked, plan.edges)
+    def _plan(self, served: Served, frame: Frame) -> tuple[Plan | DataPlan | ResidentPlan, tuple[Lane, ...]]:
+        """How a request is worked on, and where its rows are held, if anywhere."""
+        try:
+            plan = served.plan(frame)
+            if not isinstance(plan, ResidentPlan):
+                return plan, ()
+            return plan, self._catalog.placement.find_lanes(served.handle, plan.asked, plan.edges)
+        except DemosError:
+            raise
+        except Exception:  # a defect of ours, which must not cost more than this request
+            warn(traceback.format_exc().strip())
+            raise InternalError("this request could not be made sense of; the server's log has a traceback") from None
 
     def take_rows(self, peer: Peer, frame: Frame, now: float) -> Event | None:
         number = peer.calls.get(frame.header.id)

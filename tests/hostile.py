@@ -30,6 +30,7 @@ import h5py
 import numpy as np
 
 from demos_hpc import dispatcher as dispatcher_module
+from demos_hpc import intake as intake_module
 from demos_hpc.accounts import Accounts
 from demos_hpc.client import RemoteModel
 from demos_hpc.config import Config
@@ -577,7 +578,9 @@ class Attack:
             self._operate,
         )
         next_look = 0
-        with self._quiet(), mock.patch.object(dispatcher_module, "traceback", Tracebacks(self.ledger, self._said)):
+        seen = Tracebacks(self.ledger, self._said)
+        ours = [mock.patch.object(module, "traceback", seen) for module in (dispatcher_module, intake_module)]
+        with self._quiet(), ours[0], ours[1]:
             while self.n_frames < n_frames:
                 try:
                     self._random.choice(whos)()
@@ -747,14 +750,15 @@ class Nowhere(io.TextIOBase):
 
 
 class Tracebacks:
-    """In place of the module, where the dispatcher prints what it takes for defects of ours."""
+    """In place of the module, where the server prints what it takes for defects of ours."""
 
     def __init__(self, ledger: Ledger, said: Sequence[bytes]) -> None:
         self._ledger = ledger
         self._said = said
 
-    def print_exc(self) -> None:
+    def format_exc(self) -> str:
         self._ledger.note_error("defect", self._said)
+        return ""
 
 
 def attack(

@@ -20,8 +20,9 @@ from demos_hpc.errors import BadFrame, DemosError, InternalError, InvalidInput, 
 from demos_hpc.messages import Array, Flag, Kind, Offer, Operation, from_json, to_json
 from demos_hpc.model import LoadedModel
 from demos_hpc.peers import Person
+from demos_hpc.served import Served
 from demos_hpc.testing import FakeClock, Gaussian
-from demos_hpc.wire import DTYPES, HEADER_BYTES, INLINE_BYTES, Packed, join, pack, read_header
+from demos_hpc.wire import DTYPES, HEADER_BYTES, INLINE_BYTES, Frame, Packed, join, pack, read_header
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=150)
 #: One message each; stream.bin is what comes over a socket.
@@ -535,6 +536,24 @@ def test_a_defect_costs_the_requests_of_its_chunk_and_no_others(
     assert "0 requests, 0 chunks" in repr(service.dispatcher.scheduler)
     assert service.dispatcher._batches == service.dispatcher.intake.calls == {}
     assert_serves(service)
+
+
+def test_a_defect_in_the_plan_of_a_request_costs_that_one(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    service = Service(MODEL)
+    client = service.connect()
+
+    def fail(self: Served, frame: Frame) -> Any:
+        raise ZeroDivisionError("a defect")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Served, "plan", fail)
+        with pytest.raises(InternalError, match="could not be made sense of; the server's log has a traceback"):
+            client.log_density(X, POINT)
+    assert "ZeroDivisionError: a defect" in capfd.readouterr().err
+    assert service.dispatcher.intake.calls == {}
+    np.testing.assert_array_equal(client.log_density(X, POINT), TRUTH)
 
 
 @pytest.mark.parametrize("name", ["pack", "answer"])
