@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 
 from .events import Part, RequestArrived
 from .queues import FIRST_UNITS, SHORTEST_CHUNK, Chunk, Item, Queue, Request, Stretch, Worker
@@ -62,13 +62,15 @@ class Account:
 class Pool:
     """The workers of one model and the requests that wait for them.
 
-    A worker serves two queues: that of its place, and the common one of what may go anywhere.
+    A worker serves two queues: that of its place, and the common one of what may go anywhere. Until the first request
+    with lanes comes there is only the common one to look after.
     """
 
     def __init__(self, chunk_seconds: float) -> None:
         self.common = Queue(chunk_seconds)
-        #: Those of the places where workers stand.
+        #: Those of the places where workers stand, and whether there was ever anything for one of these.
         self.places: dict[Hashable, Queue] = {}
+        self.is_split = False
         #: To be computed again, by any worker.
         self.retries: deque[Chunk] = deque()
         self._chunk_seconds = chunk_seconds
@@ -122,6 +124,8 @@ class Pool:
             return True
         if not queue.half or self.retries:
             return False
+        if not self.is_split:
+            return queue.is_brief()
         if queue is self.common:
             # The next in turn. Unless its place has to wait for a worker without a chunk: else it would never get one.
             worker, _ = queue.half.popitem()
@@ -131,36 +135,44 @@ class Pool:
 
     def give(self, chunk: Chunk, queue: Queue, now: float) -> Worker:
         """Gives the chunk to one of the workers that serve this queue, behind what that has already."""
-        common = self.common
         if queue.idle:
             worker, _ = queue.idle.popitem()
-            place = worker.place
-            del (place if queue is common else common).idle[worker]
-            common.half[worker] = place.half[worker] = None
+            queue.half[worker] = None
             worker.since = now
         else:
             worker, _ = queue.half.popitem()
-            place = worker.place
-            del (place if queue is common else common).half[worker]
-        if place is chunk.queue or place.shares.waiting:
-            place.note_given(chunk)
         worker.chunks.append(chunk)
         chunk.worker = worker
+        if self.is_split:
+            self._enter(worker)
+            if worker.place is chunk.queue or worker.place.shares.waiting:
+                worker.place.note_given(chunk)
         return worker
 
     def release(self, worker: Worker, chunk: Chunk, now: float) -> None:
         """The worker is done with this chunk."""
         worker.chunks.remove(chunk)
         chunk.worker = None
-        common, place = self.common, worker.place
         if worker.chunks:
-            common.half[worker] = place.half[worker] = None
+            self.common.half[worker] = None
             worker.since = now
         else:
-            common.half.pop(worker, None)
-            place.half.pop(worker, None)
-            common.idle[worker] = place.idle[worker] = None
+            self.common.half.pop(worker, None)
+            self.common.idle[worker] = None
             worker.since = math.inf
+        if self.is_split:
+            self._enter(worker)
+
+    def _enter(self, worker: Worker) -> None:
+        """Lets both of its queues know what room the worker has."""
+        n_chunks = len(worker.chunks)
+        for queue in (self.common, worker.place):
+            queue.idle.pop(worker, None)
+            queue.half.pop(worker, None)
+            if n_chunks == 0:
+                queue.idle[worker] = None
+            elif n_chunks == 1:
+                queue.half[worker] = None
 
     def settle(self, worker: Worker, chunk: Chunk, seconds: float) -> None:
         """A chunk took this worker ``seconds``: corrects what its clients were charged for it."""
@@ -176,26 +188,33 @@ class Pool:
     def accept(self, event: RequestArrived, account: Account) -> Request:
         """A request that this pool's workers are to answer."""
         common = self.common
-        request = Request(event, account.party, common, common.works.get(event.work) or common.find_work(event.work))
-        if event.lanes:
-            request.stretches = tuple(self._split(request, account))
-        return request
+        return Request(event, account.party, common, common.works.get(event.work) or common.find_work(event.work))
 
-    def _split(self, request: Request, account: Account) -> Iterator[Stretch]:
-        """Each lane with the queue that it waits in."""
-        kind = request.event.work
-        for lane in request.event.lanes:
+    def lay_out(self, request: Request, account: Account) -> None:
+        """Gives each lane of the request its place."""
+        if not self.is_split:
+            self._split()
+        event, stretches = request.event, []
+        for lane in event.lanes:
             queue = self.places.get(lane.place, self.common)
-            party, work = account.find_party(queue), queue.find_work(kind, like=request.work)
-            yield Stretch(request, lane.first, lane.count, queue, party, work)
+            party, work = account.find_party(queue), queue.find_work(event.work, like=request.work)
+            stretches.append(Stretch(request, lane.first, lane.count, queue, party, work))
+        request.stretches = tuple(stretches)
+
+    def _split(self) -> None:
+        """Each place looks after its workers from now on."""
+        self.is_split = True
+        for place in self.places.values():
+            place.idle = {worker: None for worker in self.common.idle if worker.place is place}
+            place.half = {worker: None for worker in self.common.half if worker.place is place}
 
     def take_whole(self, request: Request) -> Chunk | None:
-        """A request that need neither wait nor be shared out, as one chunk; None where it had better do either."""
+        """A request without lanes as one chunk; None where it had better wait or be shared out."""
         event, work, common = request.event, request.work, self.common
         units, shares = event.units, common.shares
         if not common.idle or shares.waiting or self.retries or event.available != units or units > event.limit:
             return None
-        if request.party.is_suspended or event.lanes:
+        if request.party.is_suspended:
             return None
         if units * work.per_unit > SHORTEST_CHUNK if work.per_unit else units > FIRST_UNITS:
             return None
@@ -224,4 +243,4 @@ class Pool:
             if living:
                 chunk.keep(living)
                 return chunk
-        return queue.choose().next_chunk(now, late)
+        return (queue.choose() if self.is_split else queue).next_chunk(now, late)

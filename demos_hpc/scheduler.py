@@ -129,14 +129,14 @@ class Scheduler:
         account = client.accounts.get(event.model)
         if account is None:
             account = client.accounts[event.model] = Account(self._pool(event.model), client)
-        pool = account.pool
+        pool, lanes = account.pool, event.lanes
         refusal = None
         if self.is_draining:
             refusal = SendFailure(event.request, Status.DRAINING, "the server is ending; try another")
         elif event.units < 1:
             refusal = SendFailure(event.request, Status.INVALID_INPUT, f"a request of {event.units} units of work")
-        elif event.lanes and not _is_partition(event.lanes, event.units):
-            message = f"lanes {event.lanes} do not make up the {event.units} units of a request"
+        elif lanes and not _is_partition(lanes, event.units):
+            message = f"lanes {lanes} do not make up the {event.units} units of a request"
             refusal = SendFailure(event.request, Status.INTERNAL, message)
         elif event.deadline <= now:
             refusal = SendFailure(event.request, Status.DEADLINE, "the deadline had passed when the request arrived")
@@ -151,15 +151,18 @@ class Scheduler:
         self._requests[event.request] = client.requests[event.request] = request
         if event.deadline < math.inf:
             self._deadlines.add(event.request, event.deadline, self._requests)
+        if lanes:
+            pool.lay_out(request, account)
+            request.add(event.available)
+            self._fill_for(request, now, actions)
+            return
         whole = pool.take_whole(request)
         if whole is not None:
             self._assign(pool, whole, pool.common, now, actions)
             return
-        request.add(event.available)
-        if event.lanes:
-            self._fill_for(request, now, actions)
-        else:
-            self._fill(pool, (), now, actions)
+        if event.available:
+            pool.common.add(request, event.available)
+        self._fill(pool, (), now, actions)
 
     def _units_arrived(self, event: UnitsArrived, now: float, actions: list[Action]) -> None:
         request = self._requests.get(event.request)
@@ -352,20 +355,15 @@ class Scheduler:
 
     def _fill(self, pool: Pool, places: Iterable[Queue], now: float, actions: list[Action]) -> None:
         """Gives work to workers while there is both: at these places, and then of what may go anywhere."""
-        for place in places:
-            while place.shares.waiting and pool.has_room(place):
-                self._hand_out(pool, place, now, actions)
         common = pool.common
-        while (common.shares.waiting or pool.retries) and pool.has_room(common):
-            self._hand_out(pool, common, now, actions)
-
-    def _hand_out(self, pool: Pool, queue: Queue, now: float, actions: list[Action]) -> None:
-        late: list[Request] = []
-        chunk = pool.next_chunk(queue, now, late)
-        for request in late:
-            self._expire(request, actions)
-        if chunk is not None:
-            self._assign(pool, chunk, queue, now, actions)
+        for queue in (*places, common) if pool.is_split else (common,):
+            while (queue.shares.waiting or pool.retries) and pool.has_room(queue):
+                late: list[Request] = []
+                chunk = pool.next_chunk(queue, now, late)
+                for request in late:
+                    self._expire(request, actions)
+                if chunk is not None:
+                    self._assign(pool, chunk, queue, now, actions)
 
     def _assign(self, pool: Pool, chunk: Chunk, queue: Queue, now: float, actions: list[Action]) -> None:
         number = self._last_chunk = chunk.id = self._last_chunk + 1

@@ -408,12 +408,12 @@ class Ledger:
             assert all(chunk.queue is pool.common for chunk in pool.retries)
             for queue in queues:
                 mine = [(number, account.parties[queue]) for number, account in accounts if queue in account.parties]
-                self._check_queue(queue, mine)
+                self._check_queue(queue, mine, is_kept=queue is pool.common or pool.is_split)
 
         for chunk in self.scheduler._chunks.values():
             assert all(party.user in chunk.queue.shares._users.values() for party in chunk.bill)
 
-    def _check_queue(self, queue: Queue, mine: list[tuple[int, Party[Item]]]) -> None:
+    def _check_queue(self, queue: Queue, mine: list[tuple[int, Party[Item]]], *, is_kept: bool) -> None:
         assert all(party.is_suspended == (number in self.stalled) for number, party in mine)
         parties = [party for number, party in mine if number not in self.stalled]
         shares = queue.shares
@@ -431,8 +431,9 @@ class Ledger:
             if worker.place is queue or worker.place.common is queue
         ]
         assert queue.n_workers == len(workers)
-        assert set(queue.idle) == {worker for worker in workers if not worker.chunks}
-        assert set(queue.half) == {worker for worker in workers if len(worker.chunks) == 1}
+        if is_kept:
+            assert set(queue.idle) == {worker for worker in workers if not worker.chunks}
+            assert set(queue.half) == {worker for worker in workers if len(worker.chunks) == 1}
 
     def _stations(self) -> set[tuple[int, Hashable]]:
         """Models and places that have workers."""
