@@ -123,6 +123,8 @@ class RemoteModel:
         weights
             A field, or a dataset of shape (n,), that each row's log-density is multiplied by.
         """
+        if weights is not None and not isinstance(weights, str):
+            raise InvalidInput("weights is the name of a field or of a dataset; for an array use upload(x, weights=…)")
         find = partial(find_dataset, self._connection, self.submit.handle, self.spec)
         is_dataset = weights in self.datasets
         return make_resident(find(name), self.spec, columns, find(weights) if is_dataset and weights else weights)

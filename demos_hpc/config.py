@@ -167,7 +167,8 @@ class Config:
             except (TypeError, ValueError, OverflowError):
                 fits = False
             if not fits:  # 2.5 requests, an infinity of bytes
-                raise InvalidInput(f"setting {name} is {value!r}; it is of type {kinds[name].__name__}")
+                kind = {int: "a whole number, in digits", float: "a number", str: "text"}[kinds[name]]
+                raise InvalidInput(f"setting {name} ({PREFIX}{name.upper()}) is {value!r}; it is {kind}")
         return replace(self, **values)
 
 

@@ -103,8 +103,12 @@ def make_resident(
     InvalidInput
         Where they are no rows of the model's observables.
     """
-    name, shape, fields = description["name"], description["shape"], read_dtype(description["dtype"]).names
-    d = spec.n_observables
+    name, shape, dtype = description["name"], description["shape"], read_dtype(description["dtype"])
+    d, fields = spec.n_observables, dtype.names
+    if not spec.offers(Operation.LOG_LIKELIHOOD):
+        raise NotOffered(f"model {spec.name!r} offers no log_likelihood, for which data are held")
+    if isinstance(columns, str):
+        raise InvalidInput(f"columns is {columns!r}; it is a list of fields: [{columns!r}]")
     if description["kind"] != "rows" or shape is None:
         raise InvalidInput(f"dataset {name!r} has no rows of numbers")
     names: tuple[str, ...] = ()
@@ -117,23 +121,39 @@ def make_resident(
             )
         if len(names) != d or len(shape) != 1:
             raise InvalidInput(f"dataset {name!r}: {len(names)} columns of shape {tuple(shape)}; the model takes {d}")
+        for column in names:
+            _check_numbers(dtype[column], f"field {column!r} of dataset {name!r}")
     elif columns is not None:
         raise InvalidInput(f"dataset {name!r} has no fields, so columns cannot be chosen")
     elif len(shape) not in (1, 2) or (shape[1] if len(shape) == 2 else 1) != d:
         raise InvalidInput(f"dataset {name!r} has shape {tuple(shape)}; model {spec.name!r} takes (n, {d})")
+    else:
+        _check_numbers(dtype, f"dataset {name!r}")
+    words = _read_weights(weights, description, dtype)
     reference = Reference(
-        dataset=name, identity=description["identity"], columns=names, rows=shape[0], width=d, **_read_weights(
-            weights, description
-        )
+        dataset=name, identity=description["identity"], columns=names, rows=shape[0], width=d, **words
     )  # fmt: skip
     return ResidentData(reference, spec.uuid)
 
 
-def _read_weights(weights: dict[str, Any] | str | None, description: dict[str, Any]) -> dict[str, str]:
+def _check_numbers(dtype: np.dtype[Any], what: str) -> None:
+    if dtype.kind not in "fiu":
+        raise InvalidInput(f"{what} is of type {dtype}; rows are numbers")
+
+
+def _read_weights(
+    weights: dict[str, Any] | str | None, description: dict[str, Any], dtype: np.dtype[Any]
+) -> dict[str, str]:
     if weights is None:
         return {}
     if isinstance(weights, str):
+        if weights not in (dtype.names or ()):
+            raise InvalidInput(
+                f"weights {weights!r} are no field of dataset {description['name']!r}, and no dataset of the model"
+            )
+        _check_numbers(dtype[weights], f"weights {weights!r}")
         return {"weights": weights}
+    _check_numbers(read_dtype(weights["dtype"]), f"weights {weights['name']!r}")
     if weights["shape"] != description["shape"][:1]:
         raise InvalidInput(
             f"weights {weights['name']!r} have shape {weights['shape']}; dataset {description['name']!r} has"

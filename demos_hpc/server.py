@@ -205,7 +205,10 @@ class Server:
         if config.key_path.exists():
             return read_keys(config.key_path), has_munge
         if config.key_file:
-            raise InvalidInput(f"there is no key file {config.key_file} (DEMOS_KEY_FILE)")
+            raise InvalidInput(
+                f"there is no key file {config.key_file} (DEMOS_KEY_FILE); without that setting one is made below the"
+                " home, or make it: a line of a user's name and 64 hexadecimal digits, mode 0600 (docs/servers.md)"
+            )
         return make_key_file(config.key_path, user), has_munge
 
     def _find_certificate(self) -> tuple[str, str]:

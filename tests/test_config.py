@@ -56,11 +56,11 @@ def test_toml_file_sets_and_the_environment_wins(tmp_path: Path) -> None:
     [
         ("timeout =", "cannot be read"),
         ("timeuot = 5", "unknown setting 'timeuot'; there are roll_call_timeout"),
-        ("timeout = 'long'", "timeout is 'long'; it is of type float"),
-        ("timeout = [1]", r"timeout is \[1\]; it is of type float"),
-        ("max_queued_requests = 2.5", r"max_queued_requests is 2\.5; it is of type int"),
-        ("max_queued_requests = inf", "max_queued_requests is inf; it is of type int"),
-        ("run_dir = 3", "run_dir is 3; it is of type str"),
+        ("timeout = 'long'", "timeout .* is 'long'; it is a number"),
+        ("timeout = [1]", r"timeout .* is \[1\]; it is a number"),
+        ("max_queued_requests = 2.5", r"max_queued_requests .* is 2\.5; it is a whole number"),
+        ("max_queued_requests = inf", "max_queued_requests .* is inf; it is a whole number"),
+        ("run_dir = 3", "run_dir .* is 3; it is text"),
         ("[server]\ntimeout = 5", "unknown setting 'server'"),
     ],
 )
@@ -79,11 +79,11 @@ def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("DEMOS_TIMEOUT", "soon", "timeout is 'soon'; it is of type float"),
+        ("DEMOS_TIMEOUT", "soon", "timeout .* is 'soon'; it is a number"),
         ("DEMOS_TIMEOUT", "-1", r"timeout is -1\.0; it is a number >= 0"),
         ("DEMOS_TIMEOUT", "nan", "timeout is nan; it is a number >= 0"),
-        ("DEMOS_WINDOW_BYTES", "1e6", "window_bytes is '1e6'; it is of type int"),
-        ("DEMOS_WINDOW_BYTES", "", "window_bytes is ''; it is of type int"),
+        ("DEMOS_WINDOW_BYTES", "1e6", "window_bytes .* is '1e6'; it is a whole number"),
+        ("DEMOS_WINDOW_BYTES", "", "window_bytes .* is ''; it is a whole number"),
         ("DEMOS_PORT", "70000", "port is 70000; it is a number from 1 to 65535, or 0 for any"),
         ("DEMOS_BELL", "gong", "bell is 'gong'; it is 'auto' or 'udp'"),
     ],
