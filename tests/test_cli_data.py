@@ -22,6 +22,7 @@ import demos_hpc
 from demos_hpc.cli.brackets import Cutting, read_key
 from demos_hpc.cli.datasets import format_value, iterate_rows, name_columns, tabulate
 from demos_hpc.cli.examination import _ask_for_datasets
+from demos_hpc.cli.output import to_plain
 from demos_hpc.errors import InvalidInput
 from demos_hpc.library import compute_checksum
 from demos_hpc.model import load
@@ -324,6 +325,18 @@ def test_read_as_json(path: Path) -> None:
     assert read("data", "read", "data.h5", "plain", "3,1")["values"] == ROWS[3, 1]
     assert read("data", "read", "data.h5", "events", "3:5")["values"][1] == [4, 2.0, [4.0, -4.0], "e4"]
     assert read("data", "read", "data.h5", "events", "energy, 4")["values"] == 2.0
+
+
+def test_numbers_that_python_has_not(tmp_path: Path) -> None:
+    large = np.array([1.5, "nan", "1e4000"], "g")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["long"] = large
+        file["pairs"] = np.array([(1, 2)], [("a", "g"), ("b", "c16")])
+    told = read("data", "read", str(tmp_path / "x.h5"), "long")
+    assert told["values"] == [1.5, "nan", "1e+4000"]
+    assert read("data", "read", str(tmp_path / "x.h5"), "pairs")["values"] == [[1.0, "(2+0j)"]]
+    assert to_plain(large) == [1.5, "nan", "1e+4000"]
+    assert to_plain(np.array([1 + 2j], "G")) == ["(1+2j)"]
 
 
 @pytest.mark.parametrize("selection", ["", "10:20, ::2", "[7, 3, 3]", ":, 1", "5", "3, 2", "0:0"])

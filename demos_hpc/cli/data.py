@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -140,7 +141,8 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if hasattr(value, "tolist"):
-        return _to_json(value.tolist())
+        plain = value.tolist()
+        return to_plain(plain) if isinstance(plain, np.generic) else _to_json(plain)
     if isinstance(value, list | tuple):
         return [_to_json(item) for item in value]
     return to_plain(value) if isinstance(value, str | int | float | bool | None) else str(value)

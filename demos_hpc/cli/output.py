@@ -48,11 +48,22 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): to_plain(item) for name, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return to_plain(value.tolist())
+        plain = value.tolist()
+        return _to_double(plain) if isinstance(plain, np.generic) else to_plain(plain)
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     if isinstance(value, str | int | float | bool | None):
         return value
     if isinstance(value, Sequence | set | frozenset):
         return [to_plain(item) for item in value]
+    return str(value)
+
+
+def _to_double(value: Any) -> Any:
+    """A number that Python has not, such as a long double, as the nearest that it has."""
+    if isinstance(value, np.complexfloating):
+        return str(complex(value))
+    if isinstance(value, np.floating):
+        number = float(value)
+        return str(value) if math.isinf(number) and np.isfinite(value) else to_plain(number)
     return str(value)
