@@ -318,6 +318,8 @@ def compute_checksum(
     place, inside = split_path(path)
     with contextlib.closing(DataFile(place, allowed)) as file:
         dataset, cache = file.find(inside), ChunkCache(0)
+        if dataset.shape is None:
+            raise InvalidInput(f"{path} is empty: it has a type, but no elements, and so no checksum")
         n = count_slabs(dataset.shape, dataset.dtype.itemsize)
         digests = np.empty((n, 32), np.uint8)
         for slab in range(n):
@@ -326,5 +328,4 @@ def compute_checksum(
                 progress(slab + 1, n)
         if not file.is_unchanged():
             raise DatasetError(f"{place} was changed while it was read")
-        assert dataset.shape is not None
         return combine_digests(dataset.shape, describe_dtype(dataset.dtype), digests)

@@ -439,14 +439,35 @@ def test_checksums_to_paste(path: Path, tmp_path: Path) -> None:
     text = invoke("data", "checksum", "data.h5:/deep/zipped").stdout
     checksum = compute_checksum(f"{path}:/deep/zipped")
     assert text == f'Dataset("deep.zipped", "data.h5:/deep/zipped", checksum="{checksum}"),\n'
-    lines = invoke("data", "checksum", "data.h5").stdout.splitlines()
-    assert len(lines) == 6  # all but the empty one
+    result = invoke("data", "checksum", "data.h5")
+    lines = result.stdout.splitlines()
+    assert len(lines) == 6
+    assert result.exit_code == 1
+    assert result.stderr == ("demos-hpc: data.h5:/empty is empty: it has a type, but no elements, and so no checksum\n")
     spec = f"ModelSpec('p', datasets=({''.join(lines)}))"
     code = f"from demos_hpc import Dataset, ModelSpec\nclass Pasted:\n    spec = {spec}\n"
     (tmp_path / "pasted.py").write_text(code, encoding="utf-8")
     assert {line["result"] for line in read("data", "verify", "pasted.py:Pasted")} == {"ok"}
     told = read("data", "checksum", "data.h5:/deep/zipped")
-    assert told == [{"name": "deep.zipped", "path": "data.h5:/deep/zipped", "checksum": checksum}]
+    assert told == [{"name": "deep.zipped", "path": "data.h5:/deep/zipped", "checksum": checksum, "problem": ""}]
+
+
+def test_checksums_of_what_has_some_and_some_not(path: Path) -> None:
+    with h5py.File("mixed.h5", "w") as file:
+        file["a"] = [1]
+        file.create_dataset("b", data=file["a"].ref, dtype=h5py.ref_dtype)
+        file["c"] = h5py.Empty("f4")
+        file["d"] = [2]
+    result = invoke("data", "checksum", "mixed.h5", "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert [bool(line["checksum"]) for line in told] == [True, False, False, True]
+    assert "references to objects" in told[1]["problem"]
+    for name in "bc":
+        assert f"demos-hpc: mixed.h5:/{name} " in result.stderr
+    with h5py.File("none.h5", "w"):
+        pass
+    assert fail("data", "checksum", "none.h5") == "demos-hpc: none.h5 has no datasets"
 
 
 # ---- over MPI, and at servers --------------------------------------------------------------------------------

@@ -467,7 +467,7 @@ def test_a_file_that_changes_while_its_checksum_is_computed(house: House, monkey
 @pytest.mark.parametrize(
     ("path", "error", "message"),
     [
-        ("all.h5:/empty", InvalidInput, "a dataset that is empty has no checksum"),
+        ("all.h5:/empty", InvalidInput, "/empty is empty: it has a type, but no elements, and so no checksum"),
         ("all.h5:/nothing", DatasetError, "there is no /nothing"),
         ("all.h5", DatasetError, "/ is a group, not a dataset"),
         ("nowhere.h5:/x", DatasetError, "No such file"),

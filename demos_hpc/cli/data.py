@@ -304,6 +304,8 @@ def checksum(
 ) -> None:
     """Compute checksums of a file's datasets here, and print what to write into a model's spec.
 
+    Exit status 1 where a dataset has none, or cannot be read; those of the others are printed.
+
     demos-hpc data checksum events.h5:/muons
     """
     from ..hdf5 import DataFile
@@ -316,19 +318,30 @@ def checksum(
             f"{file!r} is no file of data: its name ends in {' or '.join(DATA_FILES)}, or has :/NAME behind"
         )
     path, inside = found
-    names = [inside]
     opened = DataFile(path)
     try:
-        names = [inside] if inside else [name for name in opened.list_names() if opened.find(name).shape is not None]
+        names = [inside] if inside else opened.list_names()
     finally:
         opened.close()
-    called = name_datasets(names)
-    checksums = {}
+    if not names:
+        raise InvalidInput(f"{path} has no datasets")
+    called, results = name_datasets(names), []
     for name in names:
-        with show_progress(f"{path}:{name}") as progress:
-            checksums[name] = compute_checksum(f"{path}:{name}", progress)
+        place = f"{path}:{name}"
+        result = {"name": called[name], "path": place, "checksum": "", "problem": ""}
+        try:
+            with show_progress(place) as progress:
+                result["checksum"] = compute_checksum(place, progress)
+        except (DatasetError, InvalidInput) as error:
+            result["problem"] = str(error)
+        results.append(result)
     if as_json:
-        print_json([{"name": called[name], "path": f"{path}:{name}", "checksum": checksums[name]} for name in names])
-        return
-    for name in names:
-        typer.echo(f'Dataset("{called[name]}", "{path}:{name}", checksum="{checksums[name]}"),')
+        print_json(results)
+    for result in results:
+        if result["problem"]:
+            of = "" if result["path"] in result["problem"] else f"{result['path']}: "
+            typer.echo(f"demos-hpc: {of}{result['problem']}", err=True)
+        elif not as_json:
+            typer.echo(f'Dataset("{result["name"]}", "{result["path"]}", checksum="{result["checksum"]}"),')
+    if any(result["problem"] for result in results):
+        raise typer.Exit(FAILURE)
