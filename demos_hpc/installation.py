@@ -38,9 +38,14 @@ class Installation:
         return f"-I{self.include}"
 
     @property
+    def is_bare(self) -> bool:
+        """Whether only the dynamic linker knows where the library is, if there is one."""
+        return self.library.parent == Path()
+
+    @property
     def libs(self) -> str:
         """What a linker needs to find the library, and the program when it runs."""
-        if self.library.parent == Path():
+        if self.is_bare:
             return "-ldemos"
         return f"-L{self.library.parent} -Wl,-rpath,{self.library.parent} -ldemos"
 

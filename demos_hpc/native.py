@@ -52,10 +52,12 @@ def open_library(installation: Installation) -> tuple[Any, Any]:
         # For all: a library of plain functions may use demos_uniform() without being linked to anything.
         library = ffi.dlopen(str(installation.library), ffi.RTLD_NOW | ffi.RTLD_GLOBAL)
     except OSError as error:
-        reason = "; ".join(installation.left_out) or str(error)
+        unknown = f"the dynamic linker knows no {installation.library}"
+        reason = "; ".join(installation.left_out) or (unknown if installation.is_bare else str(error))
         raise InvalidInput(
             f"models in C need libdemos, and this installation has none ({reason}): install a C compiler and then"
-            " demos-hpc again, or name the library by DEMOS_LIBRARY"
+            " demos-hpc again, build the library by `meson setup build && ninja -C build` in the sources that you run,"
+            " or name one by DEMOS_LIBRARY"
         ) from None
     numbers = _read_numbers(ffi, "demos_abi")
     major, minor = divmod(library.demos_abi_version(), 1 << 16)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compiling import Workshop, build
 from inside import Hall
 from launching import Launched, start
 
+from demos_hpc.installation import PACKAGE, SOURCE
 from demos_hpc.mpiexec import Program
 
 #: Seconds that a launch may take unless the test says otherwise.
@@ -35,6 +37,16 @@ def hall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
         hall = Hall(tmp_path, Path(registry), monkeypatch)
         yield hall
         hall.close()
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """Makes libraries of models in C; with the libdemos that is installed, or one that is built from the sources."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not (PACKAGE / "lib" / "libdemos.so").is_file() and (SOURCE / "csrc").is_dir():
+            built = build(tmp_path_factory.mktemp("libdemos"), "-Dtests=false")
+            patch.setenv("DEMOS_LIBRARY", str(built / "csrc" / "libdemos.so"))
+        yield Workshop(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@
  *     invalid    says that the caller is wrong    leak       allocates memory and forgets it
  *     nan        gives nan in those rows          overflow   writes behind the end of an array of its own
  *     sleep      takes "seconds", then answers    none       nothing
+ *     wait       waits until a byte can be read from the file descriptor "descriptor", and reads it
  */
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
@@ -15,12 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <demos.h>
 
 typedef struct fault {
     char mode[32];
-    double above, seconds;
+    double above, seconds, descriptor;
 } fault;
 
 static const double LOG_SQRT_2_PI = 0.91893853320467274178;
@@ -57,8 +59,13 @@ static int32_t fail(const fault *how, size_t i, const double *x, double *value, 
     if (is(how, "sleep")) {
         wait_for(how->seconds);
     }
+    if (is(how, "wait")) {
+        char byte;
+        while (read((int)how->descriptor, &byte, 1) < 0 && errno == EINTR) {
+        }
+    }
     if (is(how, "crash")) {
-        double *volatile nothing = NULL;
+        volatile double *volatile nothing = NULL;
         *nothing = x[i];
     }
     if (is(how, "abort")) {
@@ -73,12 +80,12 @@ static int32_t fail(const fault *how, size_t i, const double *x, double *value, 
         (void)forgotten;
     }
     if (is(how, "overflow")) {
-        double *own = malloc(4 * sizeof *own);
-        double *volatile behind = own == NULL ? NULL : own + 4;
-        if (behind != NULL) {
-            *behind = x[i];
+        volatile double *own = malloc(4 * sizeof *own); /* volatile: the compiler would leave it out, or see it */
+        volatile size_t end = 4;
+        if (own != NULL) {
+            own[end] = x[i];
         }
-        free(own);
+        free((void *)own);
     }
     return DEMOS_OK;
 }
@@ -114,6 +121,9 @@ int32_t demos_model_init(demos_model *model, const char *config, demos_error *er
     }
     if (status == DEMOS_OK) {
         status = demos_config_number(config, "seconds", &made->seconds, error);
+    }
+    if (status == DEMOS_OK) {
+        status = demos_config_number(config, "descriptor", &made->descriptor, error);
     }
     if (status == DEMOS_OK && is(made, "init")) {
         status = demos_fail(error, DEMOS_MODEL_FAILED, "the tables are not where they should be");

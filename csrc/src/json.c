@@ -7,13 +7,8 @@
 #include <string.h>
 
 #include "error.h"
-#include "numbers.h"
+#include "json_text.h"
 #include "unicode.h"
-
-enum {
-    LONGEST_NUMBER = 511, /* characters */
-    QUOTED_BYTES = 40     /* of a value that a message quotes */
-};
 
 typedef struct scanner {
     const char *text;
@@ -50,71 +45,12 @@ static uint32_t add_value(scanner *s, uint32_t kind, size_t start, size_t end) {
 
 /* ---- Texts and numbers ------------------------------------------------------------------------------------------ */
 
-static int32_t read_digit(char digit) {
-    if (digit >= '0' && digit <= '9') {
-        return digit - '0';
-    }
-    if (digit >= 'a' && digit <= 'f') {
-        return digit - 'a' + 10;
-    }
-    return digit >= 'A' && digit <= 'F' ? digit - 'A' + 10 : -1;
-}
-
-/* The four digits of \uXXXX; -1 where they are none. */
-static int32_t read_unit(const char *digits, size_t length) {
-    int32_t unit = 0;
-    for (size_t i = 0; i < 4; i++) {
-        int32_t digit = i < length ? read_digit(digits[i]) : -1;
-        if (digit < 0) {
-            return -1;
-        }
-        unit = unit * 16 + digit;
-    }
-    return unit;
-}
-
-/* One character of a text, escaped or not, as UTF-8. Returns how much of the text it takes; 0 where it is none. */
-static size_t read_character(const char *text, size_t length, char *bytes, size_t *n_bytes) {
-    if (length == 0 || (unsigned char)text[0] < 0x20) {
-        return 0;
-    }
-    if (text[0] != '\\') {
-        *n_bytes = demos_measure_character(text, length);
-        memcpy(bytes, text, *n_bytes);
-        return *n_bytes;
-    }
-    static const char escapes[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
-    const char *escape = length > 1 && text[1] != '\0' ? strchr(escapes, text[1]) : NULL;
-    if (escape != NULL) {
-        *bytes = meanings[escape - escapes];
-        *n_bytes = 1;
-        return 2;
-    }
-    if (length < 2 || text[1] != 'u') {
-        return 0;
-    }
-    int32_t code = read_unit(text + 2, length - 2);
-    size_t taken = 6;
-    if (code >= 0xd800 && code < 0xdc00) { /* the first half of a pair */
-        int32_t half = length > 8 && text[6] == '\\' && text[7] == 'u' ? read_unit(text + 8, length - 8) : -1;
-        code = half >= 0xdc00 && half < 0xe000 ? 0x10000 + (code - 0xd800) * 0x400 + (half - 0xdc00) : -1;
-        taken = 12;
-    } else if (code >= 0xdc00 && code < 0xe000) {
-        code = -1;
-    }
-    if (code < 0) {
-        return 0;
-    }
-    *n_bytes = demos_encode_character((uint32_t)code, bytes);
-    return taken;
-}
-
 static int32_t scan_text(scanner *s) {
     size_t start = ++s->at;
     char bytes[DEMOS_LONGEST_CHARACTER];
     size_t n_bytes = 0;
     while (peek(s) != '"') {
-        size_t taken = read_character(s->text + s->at, s->length - s->at, bytes, &n_bytes);
+        size_t taken = demos_json_read_character(s->text + s->at, s->length - s->at, bytes, &n_bytes);
         if (taken == 0) {
             return refuse(s, peek(s) < 0 ? "a text has no end" : "a text with a character that it may not have");
         }
@@ -130,13 +66,6 @@ static size_t skip_digits(scanner *s) {
         s->at++;
     }
     return s->at - start;
-}
-
-static double convert(const char *text, size_t length) {
-    char digits[LONGEST_NUMBER + 1];
-    memcpy(digits, text, length);
-    digits[length] = '\0';
-    return demos_parse_number(digits);
 }
 
 static int32_t scan_number(scanner *s) {
@@ -164,11 +93,11 @@ static int32_t scan_number(scanner *s) {
         }
     }
     size_t length = s->at - start;
-    if (length > LONGEST_NUMBER) {
+    if (length > DEMOS_JSON_LONGEST_NUMBER) {
         return refuse(s, "a number of more than 511 characters");
     }
     /* What is short cannot overflow; and converting takes long. */
-    if ((!is_whole || length > 300) && s->values == NULL && !isfinite(convert(s->text + start, length))) {
+    if ((!is_whole || length > 300) && s->values == NULL && !isfinite(demos_json_convert(s->text + start, length))) {
         return refuse(s, "a number that is too large for a double");
     }
     add_value(s, DEMOS_JSON_NUMBER, start, s->at);
@@ -310,115 +239,4 @@ int32_t demos_json_open(demos_json *json, const char *text, size_t length, demos
 void demos_json_close(demos_json *json) {
     free(json->values);
     *json = (demos_json){0};
-}
-
-/* ---- What is in it ---------------------------------------------------------------------------------------------- */
-
-size_t demos_json_first(const demos_json *json, size_t container) {
-    (void)json;
-    return container + 1;
-}
-
-size_t demos_json_next(const demos_json *json, size_t value) { return json->values[value].after; }
-
-size_t demos_json_end(const demos_json *json, size_t container) { return json->values[container].after; }
-
-int32_t demos_json_is(const demos_json *json, size_t value, const char *text) {
-    const demos_json_value *v = &json->values[value];
-    char bytes[DEMOS_LONGEST_CHARACTER];
-    size_t n_bytes = 0;
-    for (size_t at = v->start; v->kind == DEMOS_JSON_TEXT && at < v->end;) {
-        at += read_character(json->text + at, v->end - at, bytes, &n_bytes);
-        if (strnlen(text, n_bytes) < n_bytes || memcmp(text, bytes, n_bytes) != 0) {
-            return 0;
-        }
-        text += n_bytes;
-    }
-    return v->kind == DEMOS_JSON_TEXT && *text == '\0';
-}
-
-size_t demos_json_find(const demos_json *json, size_t object, const char *name) {
-    size_t found = 0;
-    if (json->values[object].kind == DEMOS_JSON_OBJECT) {
-        size_t end = demos_json_end(json, object);
-        for (size_t at = demos_json_first(json, object); at < end; at = demos_json_next(json, at + 1)) {
-            if (demos_json_is(json, at, name)) {
-                found = at + 1;
-            }
-        }
-    }
-    return found;
-}
-
-/* An error about a value, which is quoted. */
-static int32_t reject(const demos_json *json, size_t value, const char *wanted, demos_error *error) {
-    const demos_json_value *v = &json->values[value];
-    size_t start = v->start - (v->kind == DEMOS_JSON_TEXT), length = v->end + (v->kind == DEMOS_JSON_TEXT) - start;
-    size_t shown = 0;
-    while (shown < length && shown < QUOTED_BYTES) {
-        shown += demos_measure_character(json->text + start + shown, length - shown);
-    }
-    return demos_fail(error, DEMOS_INVALID_INPUT, "%.*s%s is not %s", (int)shown, json->text + start,
-                      shown < length ? "..." : "", wanted);
-}
-
-int32_t demos_json_read_text(const demos_json *json, size_t value, char *text, size_t size, demos_error *error) {
-    const demos_json_value *v = &json->values[value];
-    if (v->kind != DEMOS_JSON_TEXT) {
-        return reject(json, value, "a text", error);
-    }
-    char bytes[DEMOS_LONGEST_CHARACTER];
-    size_t used = 0, n_bytes = 0;
-    for (size_t at = v->start; at < v->end;) {
-        at += read_character(json->text + at, v->end - at, bytes, &n_bytes);
-        if (bytes[0] == '\0') {
-            return reject(json, value, "a text without the character 0", error);
-        }
-        if (used + n_bytes >= size) {
-            demos_error wanted;
-            demos_fail(&wanted, 0, "a text of less than %zu bytes", size);
-            return reject(json, value, wanted.message, error);
-        }
-        memcpy(text + used, bytes, n_bytes);
-        used += n_bytes;
-    }
-    text[used] = '\0';
-    return DEMOS_OK;
-}
-
-int32_t demos_json_read_number(const demos_json *json, size_t value, double *number, demos_error *error) {
-    const demos_json_value *v = &json->values[value];
-    if (v->kind != DEMOS_JSON_NUMBER) {
-        return reject(json, value, "a number", error);
-    }
-    *number = convert(json->text + v->start, v->end - v->start);
-    return DEMOS_OK;
-}
-
-int32_t demos_json_read_unsigned(const demos_json *json, size_t value, uint64_t most, uint64_t *number,
-                                 demos_error *error) {
-    const demos_json_value *v = &json->values[value];
-    uint64_t read = 0;
-    int is_right = v->kind == DEMOS_JSON_NUMBER;
-    for (size_t at = v->start; is_right && at < v->end; at++) {
-        uint64_t digit = (uint64_t)(json->text[at] - '0');
-        is_right = json->text[at] >= '0' && json->text[at] <= '9' && read <= (UINT64_MAX - digit) / 10;
-        read = read * 10 + digit;
-    }
-    if (!is_right || read > most) {
-        demos_error wanted;
-        demos_fail(&wanted, 0, "a whole number of at most %llu", (unsigned long long)most);
-        return reject(json, value, wanted.message, error);
-    }
-    *number = read;
-    return DEMOS_OK;
-}
-
-int32_t demos_json_read_bool(const demos_json *json, size_t value, int32_t *is_true, demos_error *error) {
-    uint32_t kind = json->values[value].kind;
-    if (kind != DEMOS_JSON_TRUE && kind != DEMOS_JSON_FALSE) {
-        return reject(json, value, "true or false", error);
-    }
-    *is_true = kind == DEMOS_JSON_TRUE;
-    return DEMOS_OK;
 }

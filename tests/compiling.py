@@ -1,0 +1,94 @@
+"""Compilers, and what tests build with them.
+
+A test that needs a tool which is not there is skipped and says so, unless ``DEMOS_REQUIRE`` names the tool, as it does
+where all of them have to be there: ``DEMOS_REQUIRE="cc clang valgrind meson"``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demos_hpc.config import Config
+from demos_hpc.installation import find_installation
+
+ROOT = Path(__file__).parents[1]
+CSRC = ROOT / "csrc"
+EXAMPLES = CSRC / "examples"
+MODELS = CSRC / "tests" / "models"
+STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
+
+
+def require(*tools: str) -> None:
+    """Skips the test where one of the tools is not there; fails it where it has to be."""
+    for tool in tools:
+        if find_tool(tool) is None:
+            if tool in os.environ.get("DEMOS_REQUIRE", "").split():
+                pytest.fail(f"{tool} is not installed, and DEMOS_REQUIRE names it")
+            pytest.skip(f"{tool} is not installed")
+
+
+def find_tool(name: str) -> str | None:
+    """The path of a program, be it beside this Python."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
+def run(command: Sequence[Any], **options: Any) -> str:
+    """The output of a command that has to succeed."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        **options,
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+def build(directory: Path, *options: str, compiler: str = "cc") -> Path:
+    """The C side, built by meson in ``directory``, which it returns; warnings are errors."""
+    require("meson", "ninja", compiler)
+    environment = {**os.environ, "CC": compiler, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    run([find_tool("meson"), "setup", directory, ROOT, "-Dwerror=true", *options], env=environment)
+    run([find_tool("ninja"), "-C", directory], env=environment)
+    return directory
+
+
+class Workshop:
+    """Makes libraries out of models in C; each of them once."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._made: dict[tuple[Path, tuple[str, ...], str], Path] = {}
+
+    def make(self, source: Path, *flags: str, compiler: str = "cc", linked: bool = True) -> Path:
+        """The library of one file of C, ``libNAME.so`` in a directory of its own; linked with libdemos if wanted."""
+        key = (source, flags, f"{compiler} {linked}")
+        if key not in self._made:
+            require(compiler)
+            library = Path(tempfile.mkdtemp(dir=self.directory)) / f"lib{source.stem}.so"
+            installation = find_installation(Config.load())
+            libs = installation.libs.split() if linked else []
+            standard = ("-x", "c++", "-std=c++17") if compiler.endswith("++") else ("-std=c11",)
+            kind = ("-shared", "-fPIC", "-O2", "-g")
+            found = ("-I", str(installation.include))
+            run([compiler, *standard, *STRICT, *kind, *found, *flags, source, "-o", library, *libs, "-lm"])
+            self._made[key] = library
+        return self._made[key]
+
+    def describe(self, library: Path, file: str = "model.json", /, **entries: Any) -> str:
+        """``library:description``, with a description of these entries beside the library."""
+        path = library.with_name(file)
+        path.write_text(json.dumps(entries), encoding="utf-8")
+        return f"{library}:{path}"
