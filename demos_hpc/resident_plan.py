@@ -33,7 +33,7 @@ SHORT_BYTES = 4096
 #: No step between rows is longer: NumPy has 64 bits.
 LONGEST_STEP = 1 << 62
 #: Runs of rows that a dataset is placed by.
-STRIPES = 256
+STRIPES = 4096
 
 
 class Rows(NamedTuple):
