@@ -92,10 +92,14 @@ def list_some(group: Any) -> str:
 
 
 def list_datasets(file: Any) -> list[str]:
-    """Names of all datasets in the file itself, sorted; links of all kinds are left out."""
+    """Names of all datasets in the file itself, sorted; links of all kinds are left out.
+
+    So is what only tells how many rows of a file that was made here have been written.
+    """
     names: list[str] = []
     file.visititems(lambda name, thing: names.append(f"/{name}") if isinstance(thing, h5py.Dataset) else None)
-    return sorted(names)
+    is_made_here = COMPLETE in file.attrs and TABLE in file.attrs
+    return sorted(name for name in names if not (is_made_here and name == f"/{COUNTER}"))
 
 
 def open_group(group: Any, name: str) -> Any:

@@ -367,6 +367,25 @@ def test_read_fields_into_npy(path: Path) -> None:
     np.testing.assert_array_equal(np.load("x.npy"), EVENTS["energy"])
 
 
+@pytest.mark.parametrize(
+    ("selection", "columns"),
+    [
+        ("energy, 0:3", ["energy"]),
+        ("energy", ["energy"]),
+        ("energy, 4", ["energy"]),
+        ("p, :2", ["p.0", "p.1"]),
+        ("p, 1", ["p.0", "p.1"]),
+        ("[energy], :2", ["energy"]),
+    ],
+)
+def test_columns_of_one_field_have_its_name(path: Path, selection: str, columns: list[str]) -> None:
+    assert read("data", "read", "data.h5", "events", selection)["columns"] == columns
+    assert invoke("data", "read", "data.h5", "events", selection, "-o", "x.csv").exit_code == 0
+    head, row, *_ = read_csv("x.csv")
+    assert head == columns
+    assert len(row) == len(columns)
+
+
 def read_csv(path: str) -> list[list[str]]:
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
@@ -398,7 +417,12 @@ def test_read_into_hdf5(path: Path) -> None:
         np.testing.assert_array_equal(file["plain"][()], ROWS[:, 1:])
         assert file["plain"].attrs["run"] == 7
         assert "columns" not in file["plain"].attrs  # they were others
-    assert invoke("data", "read", "x.h5", "rows_written", "-o", "y.h5").exit_code == 0
+    assert [dataset["name"] for dataset in read("data", "ls", "x.h5")] == ["plain"]
+    with h5py.File("y.h5", "w") as file:
+        file["rows_written"] = ROWS  # somebody else's
+    assert invoke("data", "read", "y.h5", "rows_written", "-o", "z.h5").exit_code == 0
+    with h5py.File("z.h5") as file:
+        np.testing.assert_array_equal(file["data"][()], ROWS)
 
 
 def test_a_full_disk_while_rows_are_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

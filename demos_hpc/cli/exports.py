@@ -36,7 +36,7 @@ class Picked:
         self.text = text
         if dataset.shape is None:
             raise InvalidInput(f"dataset {dataset.name!r} is empty: it has a type, and no elements")
-        read_selection(key, dataset.shape, dataset.dtype.names, dataset.name)  # for its errors
+        self._selection = read_selection(key, dataset.shape, dataset.dtype.names, dataset.name)
         self.cutting = Cutting(key, dataset.shape)
         empty = np.asarray(dataset[self.cutting.cut(0, 0) if self.cutting.axis is not None else key])
         self.dtype = empty.dtype
@@ -53,6 +53,10 @@ class Picked:
     @property
     def columns(self) -> list[str]:
         """Names of the columns of the answer's rows."""
+        if self._selection.is_one_field and self._selection.fields:
+            name = self._selection.fields[0]
+            field = np.dtype([(name, self.dataset.dtype[name])])
+            return name_columns(field, self.width[: len(self.width) - field[name].ndim], self.dataset.name)
         names = self._names_along_second_axis if self.cutting.axis == 0 else []
         return name_columns(self.dtype, self.width, self.dataset.name, names)
 
