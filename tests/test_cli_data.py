@@ -522,6 +522,19 @@ def test_a_server_of_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert invoke("data", "verify", "data", "plain").exit_code == 0
 
 
+def test_a_file_that_cannot_be_served_is_found_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("demos_hpc.cli.servers.Supervisor", None)
+    Path("garbage.h5").write_bytes(b"no HDF5")
+    with h5py.File("none.h5", "w"):
+        pass
+    assert "garbage.h5 cannot be opened" in fail("serve", "garbage.h5", "--workers", "1")
+    assert fail("serve", "none.h5", "--workers", "1") == "demos-hpc: data file 'none.h5' has no datasets"
+    assert fail("data", "ls", "none.h5") == "demos-hpc: data file 'none.h5' has no datasets"
+
+
 # ---- results into files --------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from ..model_paths import BUNDLED, find
 from ..registry import Registry
 from ..server import Server
 from ..supervisor import Supervisor
+from .choice import check_data_file
 from .quantities import format_number_of
 
 
@@ -27,6 +28,7 @@ def supervise(model: str, workers: int, name: str | None, threads: int | None) -
     """Runs a server until it is stopped."""
     config = Config.load()
     _, inside = find(model)
+    check_data_file(model)
     if not name:
         name = Registry(config.registry_directory).choose_name(model if model in BUNDLED else inside)
     check_name(name)
