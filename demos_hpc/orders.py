@@ -17,7 +17,7 @@ from .columns import Column, name_columns, stack
 from .errors import InvalidInput, NotOffered
 from .future import Future
 from .messages import LIKELIHOODS, FloatArray, Operation
-from .result_files import Contents, check_new, find_begun
+from .result_files import Contents, check_new, find_begun, find_finished
 from .row_files import ArrayRows, Progress, Rows, digest_rows, open_rows
 from .spec import ModelSpec
 from .streams import new_seed
@@ -99,14 +99,20 @@ def write_results(
 ) -> Written:
     """Writes what ``operation`` returns to an HDF5 file, or goes on with the file that was begun.
 
+    A file that has these very rows already stays as it is.
+
     ``given`` is what `make_order` takes; for the others, and what is raised, see there and `writing.write`. The
     server's own parameters, where none are given, must not change meanwhile: then it ends with `StaleRevision`.
 
     >>> write_results(model, "evaluate", "spectra.h5", params="points.npy")  # doctest: +SKIP
     """
-    path = Path(path)
-    check_new(path, overwrite=overwrite)
-    order = make_order(model, read_operation(operation), path, progress=progress, **given)
+    path, operation = Path(path), read_operation(operation)
+    finished = None if overwrite else find_finished(path)
+    if finished is None:
+        check_new(path, overwrite=overwrite)
+    elif operation is Operation.SAMPLE and given.get("seed") is None and "seed" in finished.attributes:
+        given["seed"] = read_seed(finished.attributes["seed"])
+    order = make_order(model, operation, path, progress=progress, **given)
     pinned = model.submit.pinned_revision
     try:
         if "revision" in order.contents.facts and not pinned:

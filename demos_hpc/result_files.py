@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DatasetError, DemosError, InternalError, InvalidInput
-from .hdf5_format import Blank, make_blank, mark_complete, read_blank
+from .hdf5_format import ERRORS, Blank, make_blank, mark_complete, read_blank
 from .messages import Array
 
 #: What a file that is not complete is called behind its name, and one that is being made.
@@ -75,6 +75,36 @@ def find_begun(path: Path) -> dict[str, Any]:
         return read_blank(os.path.realpath(path) + PARTIAL).attributes
     except (OSError, KeyError, ValueError):
         return {}
+
+
+def find_finished(path: Path) -> Blank | None:
+    """What a file of this name has, where it is one of these and all of its rows are there."""
+    try:
+        blank = read_blank(os.path.realpath(path))
+        size, end = os.stat(path).st_size, (blank.offset or 0) + blank.dtype.itemsize * math.prod(blank.shape)
+    except ERRORS:
+        return None
+    return blank if blank.is_complete and size >= end else None
+
+
+def has_all(path: Path, contents: Contents) -> bool:
+    """Whether there is a file already that has all of this.
+
+    Raises
+    ------
+    InvalidInput
+        Where there is a file of this name that has something else.
+    """
+    finished = find_finished(path)
+    if finished is None:
+        check_new(path, overwrite=False)
+        return False
+    if differing := compare(finished, contents):
+        raise InvalidInput(
+            f"{path} exists already, and has something else: {'; '.join(differing)}. Choose another name, or overwrite"
+            " it (--overwrite)"
+        )
+    return True
 
 
 class ResultFile:
@@ -191,11 +221,17 @@ def compare(blank: Blank, contents: Contents) -> list[str]:
     there |= {"dataset": blank.name, "shape": list(blank.shape), "dtype": str(blank.dtype)}
     here |= {"dataset": contents.name, "shape": list(contents.shape), "dtype": str(contents.dtype)}
     names = [*here, *(name for name in there if name not in here and name not in contents.notes)]
-    return [
-        f"{name} is {_show(there.get(name))} there, {_show(here.get(name))} here"
-        for name in names
-        if not _is_equal(there.get(name), here.get(name))
-    ]
+    differing = [name for name in names if not _is_equal(there.get(name), here.get(name))]
+    if "source" in differing and "identity" in differing:
+        differing.remove("identity")  # another file is another one
+    return [_describe(name, there.get(name), here.get(name), here.get("source")) for name in differing]
+
+
+def _describe(name: str, there: Any, here: Any, source: Any) -> str:
+    """A difference in words; the identity of a file tells nobody anything."""
+    if name == "identity" and source is not None and here is not None:
+        return f"{source} was replaced or changed since"
+    return f"{name} is {_show(there)} there, {_show(here)} here"
 
 
 def _is_equal(one: Any, other: Any) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from .errors import DemosError
 from .future import Future
 from .messages import Array
-from .result_files import Contents, ResultFile, open_result
+from .result_files import Contents, ResultFile, has_all, open_result
 
 #: Bytes of a part at most, and how many parts are asked for at a time.
 PART_BYTES = 32 << 20
@@ -56,12 +56,16 @@ class Order:
 
 @dataclass(frozen=True)
 class Written:
-    """What has become of an order: ``resumed_at`` is the row at which a file was gone on with, 0 where it was begun."""
+    """What has become of an order: ``resumed_at`` is the row at which a file was gone on with, 0 where it was begun.
+
+    It is ``rows`` where the file was complete already.
+    """
 
     rows: int
     resumed_at: int
     #: Rows with nan or +inf among those that were computed now.
     nonfinite_rows: int
+    was_complete: bool = False
 
 
 def write(
@@ -73,7 +77,7 @@ def write(
     tell: Callable[[str], object] = lambda text: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Written:
-    """Writes a file of these rows, or goes on with the one that was begun.
+    """Writes a file of these rows, or goes on with the one that was begun; one that is complete stays as it is.
 
     Parameters
     ----------
@@ -82,16 +86,19 @@ def write(
     progress
         Is told ``(done, total)`` in rows.
     tell
-        Hears in one line that a file is gone on with, or may be.
+        Hears in one line that a file is gone on with, or may be, or that there is nothing to do.
 
     Raises
     ------
     InvalidInput
-        Where there is such a file, or one that was begun with something else, or that another process writes.
+        Where there is a file of this name that has, or was begun with, something else, or that another process writes.
     DatasetError
         Where there is no room for it, or it cannot be written.
     """
     rows = order.contents.rows
+    if not overwrite and has_all(path, order.contents):
+        tell(f"{path} is complete already, {rows} rows of the very same: nothing to do (--overwrite begins anew)")
+        return Written(rows, rows, 0, was_complete=True)
     with open_result(path, order.contents, overwrite=overwrite) as file:
         resumed_at = file.written
         if resumed_at:

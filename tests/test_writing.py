@@ -538,11 +538,66 @@ def test_overwriting_goes_on_with_the_same(begun: Path) -> None:
 def test_a_result_is_not_overwritten_unasked(path: Path) -> None:
     write(path, order())
     before = path.read_bytes()
-    with pytest.raises(InvalidInput, match=r"out.h5 exists already: .*--overwrite"):
-        write(path, order())
+    with pytest.raises(
+        InvalidInput, match=r"out.h5 exists already, and has something else: a is 1 there, 2 here\. .*--o"
+    ):
+        write(path, order(a=2))
     assert path.read_bytes() == before
     write(path, order(ROWS + 1), overwrite=True)
     np.testing.assert_array_equal(read(path, "rows"), ROWS + 1)
+
+
+def test_a_result_that_is_complete_stays_as_it_is(path: Path) -> None:
+    heard: list[str] = []
+    write(path, order())
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    written = write(path, order(), tell=heard.append)
+    assert (written.rows, written.resumed_at, written.was_complete) == (30, 30, True)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert heard == [f"{path} is complete already, 30 rows of the very same: nothing to do (--overwrite begins anew)"]
+    assert not write(path, order(), overwrite=True).was_complete
+    path.write_bytes(before[0][:-300])
+    with pytest.raises(InvalidInput, match=r"out.h5 exists already: choose another name"):
+        write(path, order())  # cut off
+
+
+@pytest.mark.parametrize("kind", ["no HDF5", "another"])
+def test_other_files_are_in_the_way(path: Path, kind: str) -> None:
+    if kind == "no HDF5":
+        path.write_bytes(b"no HDF5")
+    else:
+        with h5py.File(path, "w") as file:
+            file.attrs.update({"table": "rows", "complete": True})
+            file.create_group("rows_written")
+    with pytest.raises(InvalidInput, match=r"out.h5 exists already: choose another name"):
+        write(path, order())
+
+
+def test_the_same_sample_again_has_the_seed_that_it_had(path: Path) -> None:
+    model = demos_hpc.local(MODEL)
+    write_results(model, Operation.SAMPLE, path, n=50, params=POINT)
+    assert write_results(model, Operation.SAMPLE, path, n=50, params=POINT).was_complete
+    seed = int(read_attributes(path, "sample")["seed"])
+    with pytest.raises(InvalidInput, match=f"seed is {seed} there, {seed ^ 1} here"):
+        write_results(model, Operation.SAMPLE, path, n=50, params=POINT, seed=seed ^ 1)
+    write_results(model, Operation.SAMPLE, path, n=50, params=POINT, overwrite=True)
+    assert int(read_attributes(path, "sample")["seed"]) != seed
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_source_that_was_changed_is_named(path: Path, is_finished: bool) -> None:
+    def of(source: str, identity: str) -> Order:
+        return order(source=source, identity=identity)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not is_finished:
+            Fault(patch, 30, "before", crash)
+        with contextlib.nullcontext() if is_finished else pytest.raises(Crash):
+            write(path, of("/a.h5:/x", "1"))
+    with pytest.raises(InvalidInput, match=r"something else: /a.h5:/x was replaced or changed since\. "):
+        write(path, of("/a.h5:/x", "2"))
+    with pytest.raises(InvalidInput, match=r"something else: source is /a.h5:/x there, /b.h5:/x here\. "):
+        write(path, of("/b.h5:/x", "2"))
 
 
 def test_a_result_that_came_meanwhile_is_not_overwritten(path: Path) -> None:

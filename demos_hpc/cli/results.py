@@ -47,7 +47,8 @@ def file_results(
         written = write_results(remote, operation, out, overwrite=overwrite, progress=progress, tell=_tell, **given)
     if written.nonfinite_rows:
         _tell(f"{written.nonfinite_rows} rows answered with nan or +inf")
-    _tell(f"written to {out}: {written.rows} rows of {operation.title}")
+    if not written.was_complete:
+        _tell(f"written to {out}: {written.rows} rows of {operation.title}")
     return {
         "model": spec.name,
         "version": spec.version,
