@@ -22,6 +22,7 @@ import mmap
 import os
 import re
 import stat
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,8 @@ class Segment:
         if self._descriptor < 0:
             with contextlib.suppress(OSError):
                 self._descriptor = _make_private(size)
+        # Also when Python ends, or when nobody has this any more: memory would stay taken until the next worker starts.
+        self._finalize = weakref.finalize(self, _let_go, self._path, self._descriptor, os.getpid())
         if self._descriptor >= 0:
             self._map(size, (rows, width))
 
@@ -111,11 +114,8 @@ class Segment:
         """Lets go of the memory; its last user removes it. Arrays that were given away stay as they are."""
         self.x, self.weights = self.x[:0].copy(), None
         self._seen = bytearray(len(self._seen))
-        if self._descriptor >= 0:
-            if self._path is not None:
-                _remove_unused(self._path, self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._finalize()
+        self._descriptor = -1
 
     @property
     def is_shared(self) -> bool:
@@ -237,6 +237,15 @@ def _lock_shared(path: Path, descriptor: int, size: int) -> bool:
     elif found != size:
         raise FileExistsError(f"{path} has {found} bytes, and should have {size}")
     return True
+
+
+def _let_go(path: Path | None, descriptor: int, process: int) -> None:
+    """Closes a file, and removes it where nobody else uses it; a fork shares its locks, and only closes its own."""
+    if descriptor < 0:
+        return
+    if path is not None and os.getpid() == process:
+        _remove_unused(path, descriptor)
+    os.close(descriptor)
 
 
 def _is_ours(status: os.stat_result) -> bool:

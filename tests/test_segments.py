@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +150,34 @@ def test_arrays_that_were_given_away_stay(make: Make, tmp_path: Path) -> None:
     assert count_mappings() == before + 1
     del view
     assert count_mappings() == before
+
+
+def test_what_nobody_has_any_more_is_removed(tmp_path: Path) -> None:
+    before = count_descriptors()
+    segment = Segment(b"name", ROWS, WIDTH, False, SLAB, tmp_path)
+    assert find_files(tmp_path)
+    del segment
+    gc.collect()
+    assert not find_files(tmp_path)
+    assert count_descriptors() == before
+
+
+HOLD = """
+import os, sys
+from pathlib import Path
+from demos_hpc.segments import Segment
+segment = Segment(b"name", 10, 1, False, 5, Path(sys.argv[1]))
+if not os.fork():
+    sys.exit()  # a fork has nothing to remove
+os.wait()
+print(len(os.listdir(sys.argv[1])))
+"""
+
+
+def test_nothing_stays_where_python_ends(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", HOLD, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["1"]
+    assert not find_files(tmp_path)
 
 
 def test_memory_of_nothing_is_refused() -> None:
