@@ -15,10 +15,15 @@ class Stock:
 
     def __init__(self, spec: ModelSpec, config: Config) -> None:
         allowed = list(filter(None, config.data_directories.split(":")))
-        self.library = Library(spec.datasets, allowed, make_room=Buffers().take)
+        self._buffers = Buffers()
+        self.library = Library(spec.datasets, allowed, make_room=self._buffers.take)
         self.spool = Spool(config.spool_directory, config.max_request_bytes)
         self.spool.sweep()
         self.residents = Residents(self.library, self.spool.directory, config.resident_bytes)
+
+    def trim(self, now: float) -> None:
+        """Gives back the memory of answers that was not needed lately, ``now`` on the monotonic clock."""
+        self._buffers.trim(now)
 
     def close(self) -> None:
         """Lets go of all files and memory."""

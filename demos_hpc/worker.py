@@ -90,6 +90,8 @@ class Worker:
             with np.errstate(all="ignore"):  # nan and infinities are answers, returned and counted
                 while not self._is_over:
                     if not self.step() and not self._is_over:
+                        if self._opened is not None:
+                            self._opened.trim(time.monotonic())
                         self._port.wait(LONGEST_WAIT)
         finally:
             self.close()
