@@ -273,6 +273,26 @@ def test_results_are_written(tmp_path: Path, ending: str) -> None:
         assert json.loads(path.read_text(encoding="utf-8"))["result"]["value"][2] == "nan"
 
 
+@pytest.mark.parametrize("ending", ["npy", "csv", "json", "h5"])
+def test_results_are_not_overwritten_unasked(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"out.{ending}"
+    words = ("call", GAUSSIAN, "sample", "--n", "3", "--out", str(path))
+    assert invoke(*words, "--seed", "1").exit_code == 0
+    before = path.read_bytes()
+    assert "exists already" in fail(*words, "--seed", "2")
+    assert path.read_bytes() == before
+    assert invoke(*words, "--seed", "2", "--overwrite").exit_code == 0
+    assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize("option", ["--x", "--params"])
+def test_what_a_call_reads_is_not_overwritten(tmp_path: Path, option: str) -> None:
+    path = tmp_path / "points.npy"
+    np.save(path, [[0.0, 1.0], [1.0, 2.0]])
+    words = ("call", GAUSSIAN, "log_density", "--x", "1;2", option, str(path), "--out", str(path), "--overwrite")
+    assert "points.npy is the very file that is read" in fail(*words)
+
+
 def test_empty_results_are_written(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     assert invoke("call", GAUSSIAN, "sample", "--n", "0", "--out", str(path)).exit_code == 0

@@ -363,7 +363,7 @@ def test_read_compressed_rows_in_blocks(path: Path, monkeypatch: pytest.MonkeyPa
 def test_read_fields_into_npy(path: Path) -> None:
     assert invoke("data", "read", "data.h5", "events", "-o", "x.npy").exit_code == 0
     assert np.load("x.npy").tobytes() == EVENTS.tobytes()
-    assert invoke("data", "read", "data.h5", "events", "energy", "-o", "x.npy").exit_code == 0
+    assert invoke("data", "read", "data.h5", "events", "energy", "-o", "x.npy", "--overwrite").exit_code == 0
     np.testing.assert_array_equal(np.load("x.npy"), EVENTS["energy"])
 
 
@@ -392,15 +392,15 @@ def read_csv(path: str) -> list[list[str]]:
 
 
 def test_read_into_csv(path: Path) -> None:
-    assert invoke("data", "read", "data.h5", "plain", "2:4", "-o", "x.csv").exit_code == 0
+    assert invoke("data", "read", "data.h5", "plain", "2:4", "-o", "x.csv", "--overwrite").exit_code == 0
     head, *rows = read_csv("x.csv")
     assert head == ["x", "y", "z"]
     np.testing.assert_array_equal(np.array(rows, dtype=float), ROWS[2:4])
-    assert invoke("data", "read", "data.h5", "events", "3:5", "-o", "x.csv").exit_code == 0
+    assert invoke("data", "read", "data.h5", "events", "3:5", "-o", "x.csv", "--overwrite").exit_code == 0
     assert read_csv("x.csv")[::2] == [["id", "energy", "p.0", "p.1", "tag"], ["4", "2.0", "4.0", "-4.0", "e4"]]
-    assert invoke("data", "read", "data.h5", "text", "-o", "x.csv").exit_code == 0
+    assert invoke("data", "read", "data.h5", "text", "-o", "x.csv", "--overwrite").exit_code == 0
     assert read_csv("x.csv") == [["text"], ["héllo"], ["a,b"], [""]]
-    assert invoke("data", "read", "data.h5", "lists", "-o", "x.csv").exit_code == 0
+    assert invoke("data", "read", "data.h5", "lists", "-o", "x.csv", "--overwrite").exit_code == 0
     assert read_csv("x.csv")[3] == ["[1, 2]"]
 
 
@@ -423,6 +423,62 @@ def test_read_into_hdf5(path: Path) -> None:
     assert invoke("data", "read", "y.h5", "rows_written", "-o", "z.h5").exit_code == 0
     with h5py.File("z.h5") as file:
         np.testing.assert_array_equal(file["data"][()], ROWS)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.csv", "x.h5"])
+def test_files_are_not_overwritten_unasked(path: Path, name: str) -> None:
+    told = read("data", "read", "data.h5", "plain", "5:9, 1:", "-o", name)
+    assert told == {
+        "dataset": "plain", "selection": "5:9, 1:", "shape": [4, 2], "columns": ["y", "z"],
+        "file": name, "rows": 4, "resumed_at": 0,
+    }  # fmt: skip
+    before = Path(name).read_bytes()
+    assert f"{name} exists already" in fail("data", "read", "data.h5", "plain", "6:9", "-o", name)
+    assert Path(name).read_bytes() == before
+    assert invoke("data", "read", "data.h5", "plain", "6:9", "-o", name, "--overwrite").exit_code == 0
+    assert Path(name).read_bytes() != before
+
+
+def test_the_same_rows_again(path: Path) -> None:
+    words = ("data", "read", "data.h5", "plain", "5:9", "-o", "x.h5")
+    assert "written to x.h5: 4 rows of plain" in invoke(*words).stderr
+    result = invoke(*words, "--json")
+    assert result.exit_code == 0
+    assert "x.h5 is complete already, 4 rows of the very same: nothing to do" in result.stderr
+    assert "written to" not in result.stderr
+    assert json.loads(result.stdout)["resumed_at"] == 4
+    with h5py.File(path, "a") as file:
+        file["more"] = 1
+    assert f"something else: {path}:/plain was replaced or changed since." in fail(*words)
+
+
+def test_what_is_read_is_not_overwritten(path: Path) -> None:
+    before = path.read_bytes()
+    Path("link.h5").symlink_to(path)
+    for out in ("data.h5", "link.h5", str(path)):
+        for more in ((), ("--overwrite",)):
+            words = ("data", "read", "data.h5", "plain", "-o", out, *more)
+            assert f"{out} is the very file that is read: write to another one" in " ".join(fail(*words).split())
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_comes_meanwhile_is_not_overwritten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(picked: Any, partial: Path, progress: Any) -> None:
+        partial.write_text("ours", encoding="utf-8")
+        Path("x.csv").write_text("theirs", encoding="utf-8")
+
+    monkeypatch.setattr("demos_hpc.cli.exports._write_csv", write)
+    assert "x.csv exists already" in fail("data", "read", "data.h5", "plain", "-o", "x.csv")
+    assert Path("x.csv").read_text(encoding="utf-8") == "theirs"
+    assert not Path("x.csv.partial").exists()
+
+
+def test_what_a_killed_process_has_left_is_replaced(path: Path) -> None:
+    for name in ("x.npy", "x.csv"):
+        Path(f"{name}.partial").write_bytes(b"left" * 10**6)
+        assert invoke("data", "read", "data.h5", "plain", "-o", name).exit_code == 0
+        assert not Path(f"{name}.partial").exists()
+        assert Path(name).stat().st_size < 10**6
 
 
 def test_a_full_disk_while_rows_are_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..arguments import Params
-from ..errors import InvalidInput
+from ..errors import DatasetError, InvalidInput
 from ..messages import FloatArray
 from ..model_paths import DATA_FILES
 from ..row_files import TEXT, is_number, is_row_file, open_rows
@@ -111,25 +112,53 @@ def _read_word(word: str, spec: ModelSpec) -> Any:
     return values
 
 
-def write_array(path: Path, names: Sequence[str], array: FloatArray, answer: Any) -> None:
+def write_array(path: Path, names: Sequence[str], array: FloatArray, answer: Any, *, overwrite: bool) -> None:
     """Writes a result: .npy the array, .csv its columns with their names, .json ``answer``, as `to_plain` has it."""
-    try:
+    with open_new(path, overwrite=overwrite) as partial:
         if path.suffix == ".npy":
-            with path.open("wb") as file:
+            with partial.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
         elif path.suffix == ".csv":
-            with path.open("w", encoding="utf-8", newline="") as file:
+            with partial.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(names)
                 writer.writerows(array.reshape(-1, len(names)).tolist())
         else:
-            path.write_text(json.dumps(to_plain(answer), allow_nan=False) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(to_plain(answer), allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def open_new(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Another name for a file that becomes ``path`` once it is complete, and is there as a whole or not at all.
+
+    Raises
+    ------
+    InvalidInput
+        Where there is such a file that must not be overwritten.
+    DatasetError
+        Where it cannot be written.
+    """
+    from ..result_files import PARTIAL, check_new  # h5py takes its time
+
+    there = Path(os.path.realpath(path))
+    partial = there.with_name(there.name + PARTIAL)
+    check_new(path, overwrite=overwrite)
+    try:
+        try:
+            yield partial
+            check_new(path, overwrite=overwrite)
+            os.replace(partial, there)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be written: {error}") from None
+        raise DatasetError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def check_writable(path: Path, endings: Sequence[str]) -> None:
-    """`InvalidInput` where a result could not be written, before it is computed."""
+def check_writable(path: Path, endings: Sequence[str], *, overwrite: bool = True) -> None:
+    """`InvalidInput` where a result could not be written, before it is computed.
+
+    A data file that exists is looked into later: it may be the result already.
+    """
     if path.suffix not in endings:
         raise InvalidInput(f"{path}: a file of which kind? Its name ends in {', '.join(endings)}")
     if path.is_dir():
@@ -138,3 +167,24 @@ def check_writable(path: Path, endings: Sequence[str]) -> None:
         raise InvalidInput(f"{path} cannot be written: there is no directory {path.parent}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InvalidInput(f"{path} cannot be written: permission denied")
+    if path.exists() and path.suffix not in DATA_FILES:
+        from ..result_files import check_new  # h5py takes its time
+
+        check_new(path, overwrite=overwrite)
+
+
+def check_apart(path: Path, *read: str) -> None:
+    """`InvalidInput` where ``path`` is a file that is read: ``file``, ``file:/name/within``, ``library:file``.
+
+    Other texts, which name no file, are passed over.
+    """
+    for text in read:
+        for name in (text, text.rpartition(":/")[0], *text.split(":")):
+            if _is_same(name, path):
+                raise InvalidInput(f"{path} is the very file that is read: write to another one")
+
+
+def _is_same(name: str, path: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.samefile(name, path)
+    return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from ..endpoint import is_stale
 from ..errors import AccessRefused, DeadlineExceeded, ModelNotFound, ServerLost
 from ..local import local
 from ..model import LoadedModel, load
-from ..model_paths import BUNDLED, DATA_FILES, is_path
+from ..model_paths import BUNDLED, is_path
 from ..programs import connect, is_analysis
 from ..registry import Registry
 from .launches import MODEL_HELP
@@ -52,18 +51,6 @@ def load_here(name: str) -> LoadedModel:
         if is_path(name):
             raise
         raise ModelNotFound(f"{error}; and no server that runs has this name (DEMOS_REGISTRY)") from None
-
-
-def check_data_file(name: str) -> None:
-    """Raises where ``name`` is a data file that cannot be served: before processes are started that would all say so.
-
-    Raises
-    ------
-    DatasetError, InvalidInput
-        Where it is no HDF5 file, or has no datasets.
-    """
-    if name.endswith(DATA_FILES) and Path(name).is_file():
-        load(name)
 
 
 def find_served(name: str) -> RemoteModel | None:

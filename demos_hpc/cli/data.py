@@ -166,7 +166,7 @@ def read(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it: .npy, .csv or .h5, in little memory.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace FILE.h5, and what was begun with something else.")
+        bool, typer.Option("--overwrite", help="Replace FILE, and what was begun with something else.")
     ] = False,
     workers: Workers = None,
     launcher: LauncherKind = "auto",
@@ -178,7 +178,7 @@ def read(
     """
     key = read_key(selection)
     if out is not None:
-        check_writable(out, OUT)
+        check_writable(out, OUT, overwrite=overwrite)
     if workers and not is_analysis():
         start_again(context, model, workers, launcher)
     from .exports import Picked, export  # h5py takes its time
@@ -187,20 +187,23 @@ def read(
         picked = Picked(remote.dataset(dataset), key, selection.strip())
         if out is not None:
             with show_progress(dataset) as progress:
-                export(picked, out, progress, lambda text: typer.echo(text, err=True), overwrite=overwrite)
-            typer.echo(f"written to {out}: {format_number_of(len(picked), 'row')} of {dataset}", err=True)
+                written = export(picked, out, progress, lambda text: typer.echo(text, err=True), overwrite=overwrite)
+            if not written.was_complete:
+                typer.echo(f"written to {out}: {format_number_of(len(picked), 'row')} of {dataset}", err=True)
+            if as_json:
+                done = {"file": str(out), "rows": written.rows, "resumed_at": written.resumed_at}
+                print_json({**_name(dataset, selection, picked), **done})
         elif as_json:
             rows = picked.read(0, len(picked))
             values = rows if picked.cutting.axis is not None else rows[0]
-            answer = {
-                "dataset": dataset,
-                "selection": selection,
-                "shape": list(values.shape),
-                "columns": picked.columns,
-            }
-            print_json({**answer, "values": _to_json(values)})
+            print_json({**_name(dataset, selection, picked), "values": _to_json(values)})
         else:
             _show(dataset, selection, picked)
+
+
+def _name(dataset: str, selection: str, picked: Picked) -> dict[str, Any]:
+    """What was read, for scripts."""
+    return {"dataset": dataset, "selection": selection, "shape": list(picked.shape), "columns": picked.columns}
 
 
 def _show(name: str, selection: str, picked: Picked) -> None:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import DatasetError, InvalidInput
+from ..errors import InvalidInput
 from ..future import Future
 from ..hdf5_format import COUNTER
 from ..messages import Array
 from ..remote_data import RemoteDataset
-from ..result_files import PARTIAL, Contents
+from ..result_files import Contents
 from ..selection import read_selection
 from ..writing import Order, Written, write
+from .arrays import check_apart, open_new
 from .brackets import Cutting
 from .datasets import iterate_rows, name_columns, to_text
 
@@ -49,6 +48,11 @@ class Picked:
 
     def __len__(self) -> int:
         return len(self.cutting)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the answer."""
+        return self.width if self.cutting.axis is None else (len(self), *self.width)
 
     @property
     def columns(self) -> list[str]:
@@ -107,7 +111,9 @@ class Picked:
             progress(done, n)
 
 
-def export(picked: Picked, path: Path, progress: Progress, tell: Callable[[str], object], *, overwrite: bool) -> None:
+def export(
+    picked: Picked, path: Path, progress: Progress, tell: Callable[[str], object], *, overwrite: bool
+) -> Written:
     """Writes what is picked to a file, which is there as a whole or not at all.
 
     Raises
@@ -115,30 +121,28 @@ def export(picked: Picked, path: Path, progress: Progress, tell: Callable[[str],
     InvalidInput, DatasetError
         Where a file of this kind cannot hold it, or it cannot be written.
     """
-    if path.suffix == ".npy":
-        _write_npy(picked, path, progress)
-    elif path.suffix == ".csv":
-        _write_csv(picked, path, progress)
-    else:
-        _write_hdf5(picked, path, progress, tell, overwrite=overwrite)
+    check_apart(path, picked.dataset.path)
+    if path.suffix not in (".npy", ".csv"):
+        return _write_hdf5(picked, path, progress, tell, overwrite=overwrite)
+    is_text = path.suffix == ".csv"
+    if not is_text:
+        _check_fixed(picked, path)
+    with open_new(path, overwrite=overwrite) as partial:
+        (_write_csv if is_text else _write_npy)(picked, partial, progress)
+    return Written(len(picked), 0, 0)
 
 
 def _write_npy(picked: Picked, path: Path, progress: Progress) -> None:
-    _check_fixed(picked, path)
-    shape = () if picked.cutting.axis is None else (len(picked),)
-    header = {
-        "descr": np.lib.format.dtype_to_descr(picked.dtype),
-        "fortran_order": False,
-        "shape": (*shape, *picked.width),
-    }
-    with _written(path) as partial, partial.open("wb") as file:
+    descr = np.lib.format.dtype_to_descr(picked.dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": picked.shape}
+    with path.open("wb") as file:
         np.lib.format.write_array_header_2_0(file, header)
         for rows in picked.blocks(progress):
             file.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
 
 
 def _write_csv(picked: Picked, path: Path, progress: Progress) -> None:
-    with _written(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(picked.columns)
         for rows in picked.blocks(progress):
@@ -170,19 +174,3 @@ def _check_fixed(picked: Picked, path: Path) -> None:
         raise InvalidInput(
             f"{path}: elements of dataset {picked.dataset.name!r} have no fixed size: write a .csv file, or use --json"
         )
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """A file under another name, which becomes ``path`` once it is complete."""
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        try:
-            yield partial
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except DatasetError:
-        raise
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -22,7 +22,7 @@ from ..programs import is_analysis
 from ..progress import show_progress
 from ..spec import ModelSpec
 from ..submit import Progress
-from .arrays import check_writable, read_params, read_rows_like, write_array
+from .arrays import check_apart, check_writable, read_params, read_rows_like, write_array
 from .choice import ModelOrServer, open_model
 from .launches import LauncherKind, start_again
 from .output import format_number, make_console, make_table, print_json
@@ -110,7 +110,7 @@ def call(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace FILE.h5, and what was begun with something else.")
+        bool, typer.Option("--overwrite", help="Replace FILE, and what was begun with something else.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
@@ -123,7 +123,8 @@ def call(
     if differences and not operation.is_gradient:
         raise typer.BadParameter(f"{operation} is no gradient: leave --finite-difference out")
     if out is not None:
-        check_writable(out, OUT)
+        check_writable(out, OUT, overwrite=overwrite)
+        check_apart(out, model, x or "", *(params or []))
     if workers and not is_analysis():
         start_again(context, model, workers, launcher)
     if out is not None and out.suffix in DATA_FILES:
@@ -159,7 +160,7 @@ def call(
     }
     array = stack(result)
     if out is not None:
-        write_array(out, [name for name, _ in columns], array, answer)
+        write_array(out, [name for name, _ in columns], array, answer, overwrite=overwrite)
     if as_json:
         print_json(answer)
     else:

@@ -11,11 +11,11 @@ from ..endpoint import check_name
 from ..joining import join
 from ..journal import open_log
 from ..logs import warn
-from ..model_paths import BUNDLED, find
+from ..model import load
+from ..model_paths import BUNDLED, DATA_FILES, find
 from ..registry import Registry
 from ..server import Server
 from ..supervisor import Supervisor
-from .choice import check_data_file
 from .quantities import format_number_of
 
 
@@ -28,7 +28,8 @@ def supervise(model: str, workers: int, name: str | None, threads: int | None) -
     """Runs a server until it is stopped."""
     config = Config.load()
     _, inside = find(model)
-    check_data_file(model)
+    if model.endswith(DATA_FILES):
+        load(model)  # for its errors: each of the processes would say them
     if not name:
         name = Registry(config.registry_directory).choose_name(model if model in BUNDLED else inside)
     check_name(name)
