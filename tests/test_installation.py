@@ -1,0 +1,173 @@
+"""Where the C side is found, what is said of it, and what an installation has with and without a compiler."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from compiling import CSRC, EXAMPLES, ROOT, Workshop, find_tool, require, run
+from typer.testing import CliRunner, Result
+
+from demos_hpc import installation
+from demos_hpc.cli import app
+from demos_hpc.config import Config
+from demos_hpc.errors import InvalidInput
+from demos_hpc.installation import Installation, find_installation
+
+
+def invoke(*words: str, **variables: str) -> Result:
+    return CliRunner().invoke(app, list(words), prog_name="demos-hpc", env={"COLUMNS": "140", **variables})
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A package and a repository of which nothing is built."""
+    package, source = tmp_path / "site" / "demos_hpc", tmp_path / "source"
+    (source / "csrc" / "include").mkdir(parents=True)
+    (source / "csrc" / "include" / "demos.h").touch()
+    package.mkdir(parents=True)
+    monkeypatch.setattr(installation, "PACKAGE", package)
+    monkeypatch.setattr(installation, "SOURCE", source)
+    monkeypatch.setattr(installation, "INSTALLED", "libdemos-nowhere.so.1")  # one may be loaded
+    return package, source
+
+
+def put(directory: Path, record: Path, **built: Sequence[str]) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "libdemos.so").touch()
+    (record / "built.json").write_text(json.dumps(built), encoding="utf-8")
+    return directory / "libdemos.so"
+
+
+def test_the_library_is_searched_in_order(places: tuple[Path, Path], tmp_path: Path) -> None:
+    package, source = places
+    config = Config()
+    assert find_installation(config) == Installation(source / "csrc/include", Path("libdemos-nowhere.so.1"))
+    assert find_installation(config).libs == "-ldemos"
+    built = put(source / "build/csrc", source / "build", compilers=["gcc 12"], left_out=["this", "that"])
+    assert find_installation(config) == Installation(source / "csrc/include", built, ("gcc 12",), ("this", "that"))
+    installed = put(package / "lib", package / "lib", compilers=["clang"])
+    (package / "include").mkdir()
+    (package / "include" / "demos.h").touch()
+    found = find_installation(config)
+    assert found == Installation(package / "include", installed, ("clang",))
+    assert (found.cflags, found.libs) == (
+        f"-I{package}/include",
+        f"-L{package}/lib -Wl,-rpath,{package}/lib -ldemos",
+    )
+    named = tmp_path / "named.so"
+    named.touch()
+    assert find_installation(Config(library=str(named))) == Installation(package / "include", named)
+    with pytest.raises(InvalidInput, match=r"DEMOS_LIBRARY names /nowhere.so, which is no file"):
+        find_installation(Config(library="/nowhere.so"))
+
+
+def test_what_was_left_out_is_told_where_nothing_was_built(places: tuple[Path, Path]) -> None:
+    package, _ = places
+    (package / "lib").mkdir()
+    (package / "lib" / "built.json").write_text('{"left_out": ["libdemos: no C compiler"]}', encoding="utf-8")
+    assert find_installation(Config()).left_out == ("libdemos: no C compiler",)
+
+
+def test_a_compiler_finds_what_config_says(workshop: Workshop, tmp_path: Path) -> None:
+    require("cc")
+    words = invoke("config", "--cflags", "--libs").output.split()
+    assert words == [*invoke("config", "--cflags").output.split(), *invoke("config", "--libs").output.split()]
+    library = tmp_path / "libgaussian.so"
+    run(["cc", "-shared", "-fPIC", *words[:1], EXAMPLES / "gaussian.c", "-o", library, *words[1:], "-lm"])
+    result = invoke("info", str(library), "--json")
+    assert json.loads(result.output)["name"] == "gaussian"
+    found = json.loads(invoke("config", "--json").output)
+    assert found["cflags"] == words[0]
+    assert Path(found["library"]).is_file()
+    assert found["library"] in invoke("config").output
+
+
+def test_config_says_what_is_missing(places: tuple[Path, Path]) -> None:
+    package, _ = places
+    (package / "lib").mkdir()
+    (package / "lib" / "built.json").write_text('{"left_out": ["libdemos: no C compiler"]}', encoding="utf-8")
+    shutil.copy(CSRC / "include/demos.h", installation.SOURCE / "csrc/include/demos.h")
+    result = invoke("config", DEMOS_LIBRARY="")
+    assert result.exit_code == 0
+    assert "libdemos: no C compiler" in result.output
+    assert json.loads(invoke("config", "--json", DEMOS_LIBRARY="").output)["library"] is None
+    assert invoke("config", "--cflags", DEMOS_LIBRARY="").exit_code == 0
+    result = invoke("config", "--libs", DEMOS_LIBRARY="")
+    assert result.exit_code == 1
+    assert "models in C need libdemos" in result.output
+
+
+# ---- what pip installs ----------------------------------------------------------------------------------------------
+
+
+def install(directory: Path, *options: str, path: str | None = None) -> Path:
+    """What meson installs, in a directory of its own; ``path`` is where programs are."""
+    require("meson", "ninja", "sed")
+    environment = {**os.environ, "PATH": path or f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.pop("CC", None)
+    meson = [sys.executable, find_tool("meson")]
+    run([*meson, "setup", directory / "build", ROOT, "--prefix=/usr", *options], env=environment)
+    run([*meson, "install", "-C", directory / "build", "--destdir", directory / "root"], env=environment)
+    return directory / "root"
+
+
+def list_files(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def find_package(root: Path) -> Path:
+    (package,) = {path.parent for path in root.rglob("py.typed")}
+    return package
+
+
+PYTHON = ("-Dpython=true", "-Dtests=false", "-Dpython.bytecompile=-1")
+
+
+def test_the_package_has_the_c_side_where_there_is_a_compiler(tmp_path: Path) -> None:
+    require("cc")
+    package = find_package(install(tmp_path, *PYTHON))
+    files = list_files(package)
+    assert files >= {"lib/libdemos.so", "include/demos.h", "lib/pkgconfig/demos.pc", "cli/__init__.py"}
+    assert not [name for name in files if "__pycache__" in name]
+    built = json.loads((package / "lib/built.json").read_text(encoding="utf-8"))
+    assert built["compilers"]
+    assert not [what for what in built["left_out"] if what.startswith("libdemos,")]
+    assert not [path for path in package.rglob("*") if path.is_symlink()]  # a wheel has none
+    sources = {str(path.relative_to(ROOT / "demos_hpc")) for path in (ROOT / "demos_hpc").rglob("*.py")}
+    assert {name for name in files if name.endswith(".py")} == sources
+
+
+def test_the_package_is_whole_without_a_compiler(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    require("meson", "ninja", "sed")
+    for name in ("sed", "ninja"):
+        (programs / name).symlink_to(str(find_tool(name)))
+    package = find_package(install(tmp_path, *PYTHON, path=str(programs)))
+    files = list_files(package)
+    assert files >= {"include/demos.h", "lib/built.json", "native.py"}
+    assert "lib/libdemos.so" not in files
+    built = json.loads((package / "lib/built.json").read_text(encoding="utf-8"))
+    assert "libdemos, which serves models in C: no C compiler was found" in built["left_out"]
+
+
+def test_a_system_has_it_as_other_libraries(tmp_path: Path) -> None:
+    require("cc", "pkg-config")
+    root = install(tmp_path, "-Dtests=false")
+    (description,) = root.rglob("demos.pc")
+    libraries = description.parents[1]
+    assert (libraries / "libdemos.so.1").resolve().is_file()
+    assert not list(root.rglob("*.py"))
+    said = run(["pkg-config", "--cflags", "--libs", description]).split()
+    program = tmp_path / "program.c"
+    program.write_text(
+        "#include <demos.h>\n#include <stdio.h>\nint main(void) { puts(demos_version()); }\n", encoding="utf-8"
+    )
+    run(["cc", program, "-o", tmp_path / "program", *said])
+    assert run([tmp_path / "program"], env={"LD_LIBRARY_PATH": str(libraries)}).strip()
