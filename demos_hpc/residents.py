@@ -34,6 +34,9 @@ MOST_DATASETS = 64
 COUNT_SECONDS = 1.0
 #: Seconds until memory is asked for again where there was none.
 FULL_SECONDS = 1.0
+#: Bytes that are taken before it is looked again how much memory is free; and what is left to others.
+LOOK_BYTES = 64 << 20
+RESERVE_BYTES = 256 << 20
 #: Seconds after which it is said once more that an upload is in use: long beside a call, short beside what is kept.
 USED_SECONDS = 3600.0
 Rows = tuple[FloatArray, FloatArray | None]
@@ -73,6 +76,8 @@ class Residents:
         #: When it was last said of each that it is in use, if it is an upload.
         self._used: dict[Reference, float] = {}
         self._full_until = self._count_at = -math.inf
+        #: Bytes that may be taken without another look at the host's memory.
+        self._promised = 0
         self._slabs_read = self._slabs_not_kept = 0
 
     def close(self) -> None:
@@ -200,11 +205,18 @@ class Residents:
         while self._count_held() + size > self.budget_bytes:
             if not self._let_go(segment):
                 return False
-        while not segment.reserve(slab):
+        while not self._has_host_room(size) or not segment.reserve(slab):
             if not self._let_go(segment):
                 self._full_until = self._clock() + FULL_SECONDS
                 return False
         return True
+
+    def _has_host_room(self, size: int) -> bool:
+        """Whether the host has memory for so much more: models grow as well, and others hold other rows."""
+        self._promised -= size
+        if self._promised < 0:
+            self._promised = LOOK_BYTES if find_free_memory() >= size + LOOK_BYTES + RESERVE_BYTES else 0
+        return self._promised > 0
 
     def _shrink(self, but: Segment) -> None:
         """Keeps to the budget what others have filled as well."""

@@ -24,7 +24,15 @@ from demos_hpc.errors import DatasetError, InvalidInput
 from demos_hpc.library import LOOK_SECONDS, Library
 from demos_hpc.messages import FloatArray
 from demos_hpc.reference import LAST, Reference
-from demos_hpc.residents import COUNT_SECONDS, FULL_SECONDS, USED_SECONDS, Residents, choose_budget
+from demos_hpc.residents import (
+    COUNT_SECONDS,
+    FULL_SECONDS,
+    LOOK_BYTES,
+    RESERVE_BYTES,
+    USED_SECONDS,
+    Residents,
+    choose_budget,
+)
 from demos_hpc.segments import NAME
 from demos_hpc.spec import Dataset
 
@@ -552,13 +560,35 @@ def test_a_budget_is_half_of_what_is_free(house: House, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     assert choose_budget(None) == 10**5
     assert choose_budget(house.memory) == 5 * 10**5
+    monkeypatch.setattr(module, "LOOK_BYTES", 1)
+    monkeypatch.setattr(module, "RESERVE_BYTES", 0)
     check(house.open(), house.refer(), 0, N)
     held = house.files[0].stat().st_blocks * 512
+    assert held > 0
     assert choose_budget(house.memory) == (10**6 + held) // 2
     assert house.open(0).statistics()["budget_bytes"] == (10**6 + held) // 2
     monkeypatch.setattr(module, "find_free_memory", lambda: 1 << 60)
     status = os.statvfs(house.memory)
     assert choose_budget(house.memory) < status.f_blocks * status.f_frsize
+
+
+def test_a_host_without_memory_is_left_in_peace(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large the budget is: a model that grows, or rows that others hold, are not in it."""
+    residents, reference = house.open(), house.refer()
+    free = [LOOK_BYTES + RESERVE_BYTES]
+    monkeypatch.setattr(module, "find_free_memory", lambda: free[0])
+    assert not is_view(check(residents, reference, 0, N)[0])
+    assert residents.statistics()["held_bytes"] == 0
+    free[0] *= 2
+    assert not is_view(check(residents, reference, 0, N)[0]), "it is not looked at all the time"
+    house.clock.now += FULL_SECONDS
+    assert is_view(check(residents, reference, 0, N)[0])
+    free[0] = 0
+    assert is_view(check(residents, reference, 0, N)[0])
+    house.clock.now += FULL_SECONDS
+    residents._promised = 0
+    check(residents, house.refer("y"), 0, N, x=X + ord("y"))
+    assert residents.statistics()["held_bytes"] == 0, "what is held gives way"
 
 
 def fill_up(monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
