@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from .descriptors import sync_directory, write_all
 from .errors import DatasetError, DemosError, InternalError, InvalidInput
 from .hdf5_format import ERRORS, Blank, make_blank, mark_complete, read_blank
 from .messages import Array
@@ -136,10 +137,10 @@ class ResultFile:
         if rows.nbytes:
             assert blank.offset is not None
             data = np.ascontiguousarray(rows, dtype=blank.dtype).reshape(-1).view(np.uint8)
-            _write_all(self._descriptor, data, blank.offset + self.written * self._row_bytes)
+            write_all(self._descriptor, data.data, blank.offset + self.written * self._row_bytes)
             os.fsync(self._descriptor)
         count = np.array([self.written + len(rows)], _COUNT)
-        _write_all(self._descriptor, count.view(np.uint8), blank.counter)
+        write_all(self._descriptor, count.view(np.uint8).data, blank.counter)
         self.written = int(count[0])
 
     def check_room(self) -> None:
@@ -164,7 +165,7 @@ class ResultFile:
         os.fsync(self._descriptor)
         check_new(self.path, overwrite=overwrite)
         os.rename(self.partial, self.path)
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
 
 @contextlib.contextmanager
@@ -304,23 +305,6 @@ def _is_same(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def _write_all(descriptor: int, data: Array, at: int) -> None:
-    view = data.data
-    while view:
-        count = os.pwrite(descriptor, view, at)
-        view, at = view[count:], at + count
-
-
-def _sync_directory(path: Path) -> None:
-    """Makes the new name survive a crash of the file server; some file systems do so anyway and refuse."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .descriptors import write_all
 from .errors import InvalidInput
 from .messages import Array, FloatArray
 
@@ -186,10 +187,7 @@ class Segment:
 
 
 def _write(descriptor: int, array: Array, at: int) -> None:
-    view = array.reshape(-1).view(np.uint8).data
-    while view:
-        n_bytes = os.pwrite(descriptor, view, at)
-        view, at = view[n_bytes:], at + n_bytes
+    write_all(descriptor, array.reshape(-1).view(np.uint8).data, at)
 
 
 # ---- files ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import PREFIX
+from .descriptors import sync_directory
 from .errors import InvalidInput, RegistryError
 
 TEMPORARY = re.compile(r"\.demos-[0-9a-f]{16}\.tmp")
@@ -171,7 +172,7 @@ def create_file(path: Path, content: bytes) -> bool:
                         raise
                     is_ours = _create_directly(path, content)
         if is_ours:
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         return is_ours
 
 
@@ -253,13 +254,3 @@ def _create_directly(path: Path, content: bytes) -> bool:
             path.unlink()
         raise
     return True
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes a new name survive a crash of the file server; some file systems do so anyway and refuse."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from .descriptors import read_all
 from .errors import DatasetError
 from .messages import Array
 from .selection import IndexArray
@@ -124,11 +125,9 @@ class Source:
         """Fills memory with what begins at byte ``at``; `OSError` where there is less."""
         if at + len(view) > self._size:  # also where a damaged file says that something is at 2**64
             raise self._make_error(self._size)
-        while view:
-            n_bytes = os.preadv(self._descriptor, [view], at)
-            if not n_bytes:
-                raise self._make_error(at)
-            view, at = view[n_bytes:], at + n_bytes
+        n_bytes = read_all(self._descriptor, view, at)
+        if n_bytes < len(view):
+            raise self._make_error(at + n_bytes)
 
     def _make_error(self, at: int) -> OSError:
         return OSError(errno.EIO, f"the file ends at byte {at}, before what was to be read")

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from .descriptors import write_all
 from .errors import BadFrame, DatasetError, InvalidInput, RegistryError, TooLarge
 from .messages import Array
 from .shared_files import make_directory
@@ -112,8 +113,8 @@ class Spool:
                 if disk.f_blocks and size > disk.f_bavail * disk.f_frsize:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.truncate(descriptor, size)
-                _write_all(descriptor, head, 0)
-            _write_all(descriptor, rows.reshape(-1).view(np.uint8).data, len(head) + 8 * shape[1] * first)
+                write_all(descriptor, head, 0)
+            write_all(descriptor, rows.reshape(-1).view(np.uint8).data, len(head) + 8 * shape[1] * first)
 
     def _seal(self, digest: str, shape: tuple[int, int]) -> None:
         """The upload gets its name, if it deserves it. What is kept is a copy: others may write while we look."""
@@ -136,10 +137,10 @@ class Spool:
             with _opened(partial, os.O_RDONLY) as source, _opened(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as target:
                 if os.fstat(source).st_size != end:
                     return False
-                _write_all(target, head, 0)
+                write_all(target, head, 0)
                 while at < end and (piece := os.pread(source, min(_PIECE, end - at), at)):
                     found.update(piece)
-                    _write_all(target, piece, at)
+                    write_all(target, piece, at)
                     at += len(piece)
                 if found.hexdigest() != digest:
                     return False
@@ -163,10 +164,3 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _write_all(descriptor: int, data: Any, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        n_bytes = os.pwrite(descriptor, view, at)
-        view, at = view[n_bytes:], at + n_bytes

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .descriptors import read_all
 from .errors import DatasetError
 from .messages import FloatArray
 
@@ -46,12 +47,9 @@ def read_upload(spool: Path, digest: str, shape: tuple[int, int], start: int, st
     rows = np.empty((stop - start, shape[1]))
     with _opened(spool, digest) as (path, descriptor):
         at = _find_rows(path, descriptor, shape) + start * shape[1] * rows.itemsize
-        view = rows.reshape(-1).view(np.uint8).data
-        while view:
-            n_bytes = os.preadv(descriptor, [view], at)
-            if not n_bytes:
-                raise DatasetError(f"{path} ends at byte {at}, before row {stop}: {_REMEDY}")
-            view, at = view[n_bytes:], at + n_bytes
+        n_bytes = read_all(descriptor, rows.reshape(-1).view(np.uint8).data, at)
+        if n_bytes < rows.nbytes:
+            raise DatasetError(f"{path} ends at byte {at + n_bytes}, before row {stop}: {_REMEDY}")
     return rows
 
 

@@ -22,13 +22,13 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "1 what is said": (
         "messages", "greetings", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads",
         "watchdog", "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates",
-        "shared_files", "logs", "journal", "selection", "runs", "progress", "elements",
+        "descriptors", "shared_files", "logs", "journal", "selection", "runs", "progress", "elements",
         "sources", "chunk_cache", "reference", "host",
     ),
     "2 wire and model": ("wire", "blocks", "spec", "model_paths", "glue", "installation", "model", "cost", "quadrature", "starter"),
     "3 brain": (
         "queues", "pool", "deadlines", "scheduler", "placement", "plan", "data_plan", "resident_plan", "served", "relay", "arguments", "differences", "future", "desk",
-        "adapters", "hdf5_format", "datasets", "hdf5", "direct_data", "tables", "library", "segments", "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
+        "adapters", "hdf5_format", "datasets", "hdf5", "tables", "library", "direct_data", "segments", "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
         "answers", "columns", "row_files", "result_files", "writing",
     ),
     "4 transport": (
