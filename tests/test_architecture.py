@@ -51,7 +51,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "demo", "plots",
     ),
     "8 command line": (
-        "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output", "cli.quantities",
+        "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output", "cli.quantities", "cli.interruption",
         "cli.rates", "cli.dashboard", "cli.arrays", "cli.group", "cli.operators", "cli.watching", "cli.servers",
         "cli.launches", "cli.choice", "cli.brackets", "cli.datasets", "cli.examination", "cli.compiling", "cli.figures", "cli.results",
         "cli.operations", "cli.exports", "cli.data", "cli", "cli.rank",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ import demos_hpc
 from demos_hpc.cli.brackets import Cutting, read_key
 from demos_hpc.cli.datasets import format_value, iterate_rows, name_columns, tabulate
 from demos_hpc.cli.examination import _ask_for_datasets
+from demos_hpc.cli.interruption import SIGNALS, listen
 from demos_hpc.cli.output import to_plain
 from demos_hpc.errors import InvalidInput
 from demos_hpc.library import compute_checksum
@@ -493,6 +495,132 @@ def test_a_full_disk_while_rows_are_read(path: Path, monkeypatch: pytest.MonkeyP
     assert not [name for name in os.listdir() if name.startswith("x")]
 
 
+# ---- interruptions -------------------------------------------------------------------------------------------
+
+
+#: A command that stops where a part is done, says so, and goes on when it gets a line.
+HALTING = """if True:
+    import signal, sys
+    from demos_hpc.cli import exports, main
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be ignored where tests run
+    exports.BLOCK_BYTES = 300
+    real, n = exports.Picked.submit, 0
+    def submit(*arguments):
+        global n
+        n += 1
+        if n == 4:
+            print("here", flush=True)
+            sys.stdin.readline()
+            if sys.argv[-1] == "--overwrite":
+                print("there", flush=True)
+                sys.stdin.readline()
+        return real(*arguments)
+    exports.Picked.submit = submit
+    sys.argv = ["demos-hpc", *sys.argv[1:]]
+    main()
+"""
+
+
+def start_halting(*words: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", HALTING, *words], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("out", ["x.npy", "x.csv", "x.h5", ""])
+def test_signals_end_reading_with_the_block(path: Path, out: str, number: int, status: int) -> None:
+    words = ("data", "read", "data.h5", "plain", *(("--out", out) if out else ("--json",)))
+    with start_halting(*words) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "here\n"
+        child.send_signal(number)
+        shown, said = child.communicate("\n")
+    assert (child.returncode, shown) == (status, ""), said
+    assert "Traceback" not in said
+    assert not out or not Path(out).exists()
+    if out == "x.h5":
+        assert "of 100 rows: the same again goes on with it" in said
+        assert "going on" in invoke(*words).stderr
+    else:
+        assert not [name for name in os.listdir() if name.startswith("x")]
+
+
+def test_a_second_interrupt_ends_at_once(path: Path) -> None:
+    """The first one is noted; the process is not yet where it looks for that."""
+    with start_halting("data", "read", "data.h5", "plain", "-o", "x.npy", "--overwrite") as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout.readline() == "here\n"
+        child.send_signal(signal.SIGINT)
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "there\n"
+        child.send_signal(signal.SIGINT)
+        assert child.wait() == -signal.SIGINT
+    assert not Path("x.npy").exists()
+
+
+@pytest.mark.parametrize("words", [("checksum", "data.h5"), ("read", "data.h5", "deep.zipped", "--out", "x.csv")])
+def test_an_interrupt_that_python_swallows_comes_nevertheless(path: Path, words: tuple[str, ...]) -> None:
+    """What a handler raises in a callback of a weak reference is lost, and h5py has such callbacks."""
+    code = """if True:
+        import os, signal, sys, weakref
+        from demos_hpc import datasets
+        from demos_hpc.cli import exports, main
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        exports.BLOCK_BYTES = 3000
+        real, n = datasets.DataSet.read, 0
+        class Thing: pass
+        def interrupt(reference):
+            os.kill(os.getpid(), signal.SIGINT)
+            sum(range(1000))
+        def read(*arguments):
+            global n
+            n += 1
+            if n == 2:
+                thing = Thing()
+                reference = weakref.ref(thing, interrupt)
+                del thing
+            return real(*arguments)
+        datasets.DataSet.read = read
+        sys.argv = ["demos-hpc", "data", *sys.argv[1:]]
+        main()
+    """
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "ignored" not in done.stderr
+    assert not Path("x.csv").exists()
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(SystemExit) as caught, listen():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.code == 143
+    with listen(at_once=False) as interruption:
+        interruption.check()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            interruption.check()
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_all_rows_in_blocks_are_all_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos_hpc.cli.exports.BLOCK_BYTES", 100)
+    monkeypatch.setattr("demos_hpc.cli.exports.TEXT_VALUES", 5)
+    assert read("data", "read", "data.h5", "plain")["values"] == ROWS.tolist()
+    assert read("data", "read", "data.h5", "lists")["values"] == [[], [], [1, 2]]
+    assert invoke("data", "read", "data.h5", "plain", "-o", "x.csv").exit_code == 0
+    np.testing.assert_array_equal(np.array(read_csv("x.csv")[1:], dtype=float), ROWS)
+
+
+def test_a_selection_that_looks_like_an_option(path: Path) -> None:
+    text = " ".join(invoke("data", "read", "--help").stdout.replace("│", " ").split())
+    assert "if it begins with '-'" in text
+    result = invoke("data", "read", "data.h5", "plain", "--json", "--", "-1")
+    assert json.loads(result.stdout)["values"] == ROWS[-1].tolist()
+
+
 # ---- checksums -----------------------------------------------------------------------------------------------
 
 
@@ -680,25 +808,29 @@ def test_finite_differences_into_hdf5(tmp_path: Path) -> None:
         assert file["log_density_gradient"].attrs["method"] == "finite-difference"
 
 
-def test_a_sample_that_is_begun_again_with_another_seed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [("SIGKILL", -9), ("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_sample_that_is_begun_again_with_another_seed(tmp_path: Path, number: str, status: int) -> None:
     """A file is gone on with or refused, and the command says which."""
     out = tmp_path / "s.h5"
     code = f"""if True:
         import os, signal, sys
         from demos_hpc import writing
         from demos_hpc.cli import main
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         real, n = os.pwrite, [0]
         def pwrite(*arguments):
             n[0] += 1
             if n[0] == 6:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), signal.{number})
             return real(*arguments)
         os.pwrite = pwrite
         sys.argv = "demos-hpc call {GAUSSIAN} sample --n 100000 --seed 1 --out {out}".split()
         main()
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == -9, done.stderr
+    assert done.returncode == status, done.stderr
+    assert ("the same again goes on with it" in done.stderr) is (number != "SIGKILL")
+    assert "Traceback" not in done.stderr
     words = ("call", GAUSSIAN, "sample", "--n", "100000", "--out", str(out))
     assert "seed is 1 there, 2 here" in fail(*words, "--seed", "2")
     result = invoke(*words)

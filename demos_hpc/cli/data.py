@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ from .datasets import (
     to_summary,
 )
 from .group import FAILURE
+from .interruption import listen
 from .launches import LauncherKind, start_again
 from .output import make_console, make_table, print_json, to_plain
 from .quantities import format_number_of, format_size
@@ -160,7 +162,12 @@ def read(
     model: ModelOrServer,
     dataset: Name,
     selection: Annotated[
-        str, typer.Argument(metavar="[SELECTION]", help=f"As between brackets: {EXAMPLES}.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="[SELECTION]",
+            help=f"As between brackets: {EXAMPLES}; behind `--` if it begins with '-': `-- -1`.",
+            show_default=False,
+        ),
     ] = "",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it: .npy, .csv or .h5, in little memory.")
@@ -186,15 +193,17 @@ def read(
     with open_model(model) as remote:
         picked = Picked(remote.dataset(dataset), key, selection.strip())
         if out is not None:
-            with show_progress(dataset) as progress:
-                written = export(picked, out, progress, lambda text: typer.echo(text, err=True), overwrite=overwrite)
+            tell = partial(typer.echo, err=True)
+            with show_progress(dataset) as progress, listen(at_once=not picked.dataset.is_direct) as interruption:
+                written = export(picked, out, interruption.checked(progress), tell, overwrite=overwrite)
             if not written.was_complete:
                 typer.echo(f"written to {out}: {format_number_of(len(picked), 'row')} of {dataset}", err=True)
             if as_json:
                 done = {"file": str(out), "rows": written.rows, "resumed_at": written.resumed_at}
                 print_json({**_name(dataset, selection, picked), **done})
         elif as_json:
-            rows = picked.read(0, len(picked))
+            with show_progress(dataset) as progress, listen(at_once=not picked.dataset.is_direct) as interruption:
+                rows = picked.read_all(interruption.checked(progress))
             values = rows if picked.cutting.axis is not None else rows[0]
             print_json({**_name(dataset, selection, picked), "values": _to_json(values)})
         else:
@@ -290,8 +299,8 @@ def _verify(remote: RemoteModel, name: str) -> dict[str, Any]:
         if dataset.shape is None and not declared:
             result = EMPTY
         else:
-            with show_progress(name) as progress:
-                found = dataset.compute_checksum(progress)
+            with show_progress(name) as progress, listen() as interruption:
+                found = dataset.compute_checksum(interruption.checked(progress))
             result = UNDECLARED if not declared else OK if found == declared else DIFFERS
     except (DatasetError, InvalidInput) as error:
         result, problem = FAILED, str(error)
@@ -333,8 +342,8 @@ def checksum(
         place = f"{path}:{name}"
         result = {"name": called[name], "path": place, "checksum": "", "problem": ""}
         try:
-            with show_progress(place) as progress:
-                result["checksum"] = compute_checksum(place, progress)
+            with show_progress(place) as progress, listen(at_once=False) as interruption:
+                result["checksum"] = compute_checksum(place, interruption.checked(progress))
         except (DatasetError, InvalidInput) as error:
             result["problem"] = str(error)
         results.append(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ from ..writing import Order, Written, write
 from .arrays import check_apart, open_new
 from .brackets import Cutting
 from .datasets import iterate_rows, name_columns, to_text
+from .interruption import Progress
 
 #: Bytes of a block that is read at a time, and how many are asked for ahead.
 BLOCK_BYTES = 32 << 20
 AHEAD = 2
-Progress = Callable[[int, int], object]
+#: Values that are written as text at a time: much less than a second.
+TEXT_VALUES = 1 << 16
+#: What Python has around a string or a list, in bytes.
+OBJECT_BYTES = 64
 
 
 class Picked:
@@ -41,7 +46,10 @@ class Picked:
         self.dtype = empty.dtype
         #: Of one row of the answer.
         self.width = empty.shape[1:] if self.cutting.axis is not None else empty.shape
-        row_bytes = max(self.dtype.itemsize * int(np.prod(self.width)), 1)
+        item_bytes = self.dtype.itemsize
+        if self.dtype.hasobject:
+            item_bytes = OBJECT_BYTES + int(dataset.described["typical_bytes"])
+        row_bytes = max(item_bytes * math.prod(self.width), 1)
         chunk = dataset.chunks[self.cutting.axis] if dataset.chunks and self.cutting.axis is not None else 1
         self.block = max(chunk, BLOCK_BYTES // row_bytes // chunk * chunk)
         self.row_bytes = row_bytes
@@ -94,6 +102,15 @@ class Picked:
         rows[0] = values
         return rows
 
+    def read_all(self, progress: Progress) -> Array:
+        """All rows of the answer, block by block."""
+        rows: Array = np.empty((len(self), *self.width), self.dtype)
+        done = 0
+        for block in self.blocks(progress):
+            rows[done : done + len(block)] = block
+            done += len(block)
+        return rows
+
     def blocks(self, progress: Progress) -> Iterator[Array]:
         """All rows, block by block, the next ones being on their way."""
         n = len(self)
@@ -101,10 +118,12 @@ class Picked:
             yield self.read(0, 1)
             return
         starts = iter(range(0, n, self.block))
-        waiting = [self.submit(start, self.block) for _, start in zip(range(AHEAD), starts, strict=False)]
+        ahead = range(1 if self.dataset.is_direct else AHEAD)
+        waiting = [self.submit(start, self.block) for _, start in zip(ahead, starts, strict=False)]
         done = 0
         while waiting:
             rows = np.asarray(waiting.pop(0).result())
+            progress(done, n)
             waiting += [self.submit(start, self.block) for _, start in zip(range(1), starts, strict=False)]
             done += len(rows)
             yield rows
@@ -144,9 +163,15 @@ def _write_npy(picked: Picked, path: Path, progress: Progress) -> None:
 def _write_csv(picked: Picked, path: Path, progress: Progress) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(picked.columns)
+        columns, n, done = picked.columns, len(picked), 0
+        writer.writerow(columns)
+        step = max(1, TEXT_VALUES // max(len(columns), 1))
         for rows in picked.blocks(progress):
-            writer.writerows(iterate_rows(rows))
+            for first in range(0, len(rows), step):
+                some = rows[first : first + step]
+                writer.writerows(iterate_rows(some))
+                done += len(some)
+                progress(done, n)
 
 
 def _write_hdf5(

@@ -16,6 +16,7 @@ from ..orders import write_results
 from ..progress import show_progress
 from ..row_files import is_row_file
 from .arrays import read_params, read_rows_like
+from .interruption import listen
 
 
 def file_results(
@@ -43,8 +44,9 @@ def file_results(
         given |= {"n": n, "seed": seed}
     elif operation is not Operation.EVALUATE and x is not None:
         given["x"] = x if is_row_file(x) else read_rows_like(x, spec)
-    with show_progress(f"{spec.name} {operation.title}") as progress:
-        written = write_results(remote, operation, out, overwrite=overwrite, progress=progress, tell=_tell, **given)
+    with show_progress(f"{spec.name} {operation.title}") as progress, listen() as interruption:
+        given |= {"overwrite": overwrite, "progress": interruption.checked(progress), "tell": _tell}
+        written = write_results(remote, operation, out, **given)
     if written.nonfinite_rows:
         _tell(f"{written.nonfinite_rows} rows answered with nan or +inf")
     if not written.was_complete:
