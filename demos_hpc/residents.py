@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import InvalidInput
-from .host import find_free_memory, find_place, is_usable
+from .host import find_free_memory, is_usable
 from .messages import FloatArray
 from .reference import Reference
 from .segments import Segment, choose_slab_rows, count_held_bytes, sweep
@@ -66,7 +66,6 @@ class Residents:
         self._library = library
         self._spool = spool
         self._clock = clock
-        self._place = find_place(directory)
         self._directory = directory if is_usable(directory) else None
         if self._directory is not None:
             sweep(self._directory)
@@ -84,10 +83,6 @@ class Residents:
         """Lets go of all rows; arrays that were given away stay as they are."""
         while self._let_go(None):
             pass
-
-    def place(self) -> str:
-        """A word that is the same for workers that share memory with this one."""
-        return self._place
 
     def statistics(self) -> dict[str, int]:
         """What is held, and what was read."""
