@@ -294,7 +294,7 @@ def test_what_one_has_read_the_others_have(house: House) -> None:
 
 
 def test_workers_share_what_they_hold_if_they_are_at_one_place(house: House) -> None:
-    one, two = house.open(), house.open()
+    one = house.open()
     private = house.open(directory=house.root / "none")
     check(one, house.refer(), 0, N)
     check(private, house.refer(), 0, N)
