@@ -25,10 +25,16 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "descriptors", "shared_files", "logs", "journal", "selection", "runs", "progress", "elements",
         "sources", "chunk_cache", "reference", "host",
     ),
-    "2 wire and model": ("wire", "blocks", "spec", "model_paths", "glue", "installation", "model", "cost", "quadrature", "starter"),
+    "2 wire and model": (
+        "wire", "blocks", "spec", "model_paths", "glue", "installation", "model", "cost", "quadrature",
+        "starter",
+    ),
     "3 brain": (
-        "queues", "pool", "deadlines", "scheduler", "placement", "plan", "data_plan", "resident_plan", "served", "relay", "arguments", "differences", "future", "desk",
-        "adapters", "hdf5_format", "datasets", "hdf5", "tables", "library", "direct_data", "segments", "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics", "cache", "exposition",
+        "queues", "pool", "deadlines", "scheduler", "placement", "plan", "data_plan", "resident_plan",
+        "served", "relay", "arguments", "differences", "future", "desk",
+        "adapters", "hdf5_format", "datasets", "hdf5", "tables", "library", "direct_data", "segments",
+        "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics",
+        "cache", "exposition",
         "answers", "columns", "row_files", "result_files", "writing",
     ),
     "4 transport": (
@@ -39,7 +45,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "native",
     ),
     "5 worker and client": (
-        "dialing", "spool", "stock", "worker", "connection", "remote_data", "resident_data", "operating", "survey", "recovery", "tracing", "submit", "likelihood",
+        "dialing", "spool", "stock", "worker", "connection", "remote_data", "resident_data", "operating",
+        "survey", "recovery", "tracing", "submit", "likelihood",
         "samplers", "client", "launch",
         "orders",
     ),
@@ -51,9 +58,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "demo", "plots",
     ),
     "8 command line": (
-        "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output", "cli.quantities", "cli.interruption",
+        "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output",
+        "cli.quantities", "cli.interruption",
         "cli.rates", "cli.dashboard", "cli.arrays", "cli.group", "cli.operators", "cli.watching", "cli.servers",
-        "cli.launches", "cli.choice", "cli.brackets", "cli.datasets", "cli.examination", "cli.compiling", "cli.figures", "cli.results",
+        "cli.launches", "cli.choice", "cli.brackets", "cli.datasets", "cli.examination", "cli.compiling",
+        "cli.figures", "cli.results",
         "cli.operations", "cli.exports", "cli.data", "cli", "cli.rank",
         "__main__",
     ),
@@ -63,7 +72,8 @@ ORDER = [module for floor in FLOORS.values() for module in floor]
 
 #: Packages that one module each may import, if any does.
 HOMES: dict[str, str | None] = {
-    "mpi4py": "transport.mpi", "h5py": "hdf5_format", "hdf5plugin": "hdf5_format", "cffi": "native", "spython": None, "cryptography": "certificates",
+    "mpi4py": "transport.mpi", "h5py": "hdf5_format", "hdf5plugin": "hdf5_format", "cffi": "native",
+    "spython": None, "cryptography": "certificates",
     "zstandard": "transport.compression", "prometheus_client": "exposition",
 }  # fmt: skip
 

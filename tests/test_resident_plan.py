@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,7 +90,7 @@ def test_edges_say_where_each_stripe_of_the_dataset_begins(data: st.DataObject) 
     assert edges[0] == 0
     assert edges[-1] == plan.units
     assert edges == sorted(edges)
-    for stripe, (first, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for stripe, (first, stop) in enumerate(pairwise(edges)):
         for unit in {first, stop - 1} if first < stop else ():
             row = start + unit // points * group * SPEC.block_rows * step
             assert row // stripe_rows == stripe
