@@ -74,7 +74,7 @@ class RemoteDataset:
         self.shape: tuple[int, ...] | None = None if shape is None else tuple(shape)
         #: Of an element, of lists that of their items.
         self._item = read_dtype(description["dtype"])
-        self.dtype = self._item if self._kind == "rows" else np.dtype(object)
+        self.dtype: np.dtype[Any] = self._item if self._kind == "rows" else np.dtype(object)
         #: What an element takes on its way, of strings and lists about.
         self._item_bytes = self.dtype.itemsize if self._kind == "rows" else int(description["typical_bytes"])
         chunks = description["chunks"]
