@@ -179,6 +179,8 @@ class NativeModel:
             "reproducible": flags["OWN_RANDOM"],
         }
         own |= {name: False for name, flag in promises.items() if table.flags & flag}
+        if table.flags & flags["SINGLE"]:
+            own.setdefault("notes", {"precision": "single"})
         spec = make_spec(
             glue, own, has_rows=any(name != "evaluate" for name in offered), has_outputs="evaluate" in offered
         )

@@ -168,6 +168,11 @@ def test_threads_compute_where_the_model_allows_it(flags: int, threads: int, wor
     assert model.spec.row_independent == (flags < 8)
 
 
+def test_single_precision_is_noted(workshop: Workshop) -> None:
+    assert ask_spy(workshop, "rows", flags=4).spec.notes == {"precision": "single"}
+    assert ask_spy(workshop, "rows").spec.notes == {}
+
+
 def test_rows_that_depend_on_one_another_are_computed_by_blocks(workshop: Workshop) -> None:
     model = ask_spy(workshop, "rows", Config(threads=3), flags=9)
     assert model.log_density(np.zeros((2500, 3)), POINT).tolist() == [1024.0] * 2048 + [452.0] * 452

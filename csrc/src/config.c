@@ -210,8 +210,8 @@ int32_t demos_config_complete(demos_config *config, const demos_model *model, de
 
 void demos_config_put_spec(const demos_config *config, const demos_model *model, demos_json_writer *writer) {
     demos_json_open_object(writer);
+    const demos_json *json;
     for (size_t i = 0; i < COUNT(SPEC); i++) {
-        const demos_json *json;
         size_t value = demos_config_find(config, SPEC[i], &json);
         if (value != 0) {
             const demos_json_value *v = &json->values[value];
@@ -219,6 +219,13 @@ void demos_config_put_spec(const demos_config *config, const demos_model *model,
             demos_json_name(writer, SPEC[i]);
             demos_json_put_raw(writer, json->text + v->start - quote, v->end - v->start + 2 * quote);
         }
+    }
+    if ((config->flags & DEMOS_SINGLE) != 0 && demos_config_find(config, "notes", &json) == 0) {
+        demos_json_name(writer, "notes");
+        demos_json_open_object(writer);
+        demos_json_name(writer, "precision");
+        demos_json_put_text(writer, "single");
+        demos_json_close_last(writer);
     }
     for (size_t i = 0; i < COUNT(PROMISES); i++) {
         demos_json_name(writer, PROMISES[i].name);

@@ -73,6 +73,22 @@ static void check_both(void) {
     demos_config_close(&config); /* nothing is left */
 }
 
+static void check_single_precision(void) {
+    demos_model model = make(&maps, "{\"name\": \"m\", \"parameters\": [], \"outputs\": []}");
+    demos_config config;
+    demos_error error;
+    model.flags = DEMOS_SINGLE;
+    CHECK(read(&config, "{}", &model, &error) == DEMOS_OK);
+    char text[512];
+    size_t length;
+    demos_json_writer writer;
+    demos_json_begin(&writer, text, sizeof text);
+    demos_config_put_spec(&config, &model, &writer);
+    CHECK(demos_json_finish(&writer, &length, &error) == DEMOS_OK);
+    CHECK_TEXT(text, "\"notes\": {\"precision\": \"single\"}");
+    demos_config_close(&config);
+}
+
 static void check_settings(void) {
     static const char config[] = "{\"d\": 3, \"mode\": \"exit\", \"none\": null}";
     double d = 1, other = 2;
@@ -94,6 +110,7 @@ static void check_settings(void) {
 int main(void) {
     check_what_is_missing();
     check_both();
+    check_single_precision();
     check_settings();
     return check_failures != 0;
 }
