@@ -92,7 +92,7 @@ class Connection:
             first_row=first_row,
             n_rows=n_rows,
             revision=revision,
-            deadline_ms=int(min(seconds * 1e3, _LONGEST_DEADLINE_MS - 1)) + 1,
+            deadline_ms=_to_milliseconds(seconds),
             seed=seed,
         )
         self._transmit(packed)
@@ -106,9 +106,11 @@ class Connection:
         """Sends a question in JSON, whose answer is JSON or nothing."""
         self._check_usable()
         number = self._last_id = self._last_id + 1
-        future = Future(self, number, time.monotonic() + self._config.timeout, 0, (), _read_answer)
+        seconds = self._config.timeout
+        future = Future(self, number, time.monotonic() + seconds, 0, (), _read_answer)
         self._futures[number] = future
-        packed = pack(Kind.REQUEST, [to_json(question)], operation=operation, id=number, n_rows=1, **fields)
+        fields |= {"n_rows": 1, "deadline_ms": _to_milliseconds(seconds)}  # which counts where workers are asked
+        packed = pack(Kind.REQUEST, [to_json(question)], operation=operation, id=number, **fields)
         self._transmit(packed)
         self._enter(future, packed, None)
         return future
@@ -168,7 +170,7 @@ class Connection:
 
     def wait_for(self, future: Future, limit: float | None) -> None:
         """Until the future is done, or ``limit`` on the monotonic clock."""
-        # Of questions the server knows no deadline.
+        # Of most questions the server heeds no deadline.
         end = future.deadline + (GRACE if future.widths else 0.0)
         while not future.is_done:
             if not self.progress():
@@ -256,6 +258,11 @@ class Connection:
             raise RuntimeError("this connection belongs to the process that made it, not to its forks")
         if self._lost is not None:
             raise type(self._lost)(str(self._lost))
+
+
+def _to_milliseconds(seconds: float) -> int:
+    """Until a deadline, as it travels."""
+    return int(min(seconds * 1e3, _LONGEST_DEADLINE_MS - 1)) + 1
 
 
 def _cut(

@@ -72,6 +72,15 @@ def test_deadlines_on_the_wire(timeout: float | None, most: int) -> None:
     assert max(1, most - 1) <= frame.header.deadline_ms <= most
 
 
+def test_questions_have_a_deadline_too() -> None:
+    """Some are for workers, who may be busy for days after everybody has ceased to wait."""
+    desk = Desk()
+    desk.connection.ask(Operation.DESCRIBE, {}, model=3)
+    (frame,) = desk.receive()
+    assert 20_000 <= frame.header.deadline_ms <= 20_001
+    assert (frame.header.model, frame.header.n_rows) == (3, 1)
+
+
 def test_ids_are_never_used_twice() -> None:
     desk = Desk()
     futures = [desk.start() for _ in range(5)] + [desk.connection.ask(Operation.METADATA, {})]
