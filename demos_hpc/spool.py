@@ -74,7 +74,7 @@ class Spool:
             if isinstance(error, DatasetError):
                 raise
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                self._find_partial(digest).unlink(missing_ok=True)
+                self._find_partial(digest, shape).unlink(missing_ok=True)
             why = error.__cause__ if isinstance(error, RegistryError) else error
             raise DatasetError(
                 f"{size} bytes of uploaded rows cannot be kept in {self.directory}: {getattr(why, 'strerror', why)};"
@@ -89,8 +89,9 @@ class Spool:
                 if DIGEST.fullmatch(path.name.partition(".")[0]) and path.lstat().st_mtime < oldest:
                     path.unlink(missing_ok=True)
 
-    def _find_partial(self, digest: str) -> Path:
-        return self.directory / f"{digest}.partial"
+    def _find_partial(self, digest: str, shape: tuple[int, int]) -> Path:
+        """Where rows wait to be complete; whoever says another shape of them does not get in the way."""
+        return self.directory / f"{digest}.{shape[0]}x{shape[1]}.partial"
 
     def _is_here(self, digest: str, shape: tuple[int, int]) -> bool:
         """Whether the upload is complete, and still is; from now on it is in use."""
@@ -107,7 +108,7 @@ class Spool:
         make_directory(self.directory)
         head = _make_head(shape)
         size = len(head) + 8 * shape[0] * shape[1]
-        with _opened(self._find_partial(digest), os.O_RDWR | os.O_CREAT) as descriptor:
+        with _opened(self._find_partial(digest, shape), os.O_RDWR | os.O_CREAT) as descriptor:
             if os.fstat(descriptor).st_size != size:
                 disk = os.fstatvfs(descriptor)
                 if disk.f_blocks and size > disk.f_bavail * disk.f_frsize:
@@ -118,7 +119,7 @@ class Spool:
 
     def _seal(self, digest: str, shape: tuple[int, int]) -> None:
         """The upload gets its name, if it deserves it. What is kept is a copy: others may write while we look."""
-        partial, new = self._find_partial(digest), self.directory / f"{digest}.{secrets.token_hex(8)}.new"
+        partial, new = self._find_partial(digest, shape), self.directory / f"{digest}.{secrets.token_hex(8)}.new"
         try:
             if self._is_here(digest, shape) or self._copy(partial, new, digest, shape):
                 partial.unlink(missing_ok=True)

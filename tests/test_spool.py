@@ -19,6 +19,7 @@ from demos_hpc.spool import KEEP_SECONDS, Spool
 
 ROWS: Array = np.random.default_rng(5).normal(size=(100, 3))
 DIGEST = digest_rows(ROWS)
+PARTIAL = f"{DIGEST}.100x3.partial"
 QUESTION = {"upload": DIGEST, "rows": 100, "columns": 3}
 
 
@@ -62,7 +63,7 @@ def test_rows_that_are_not_what_they_are_called_are_not_kept(spool: Spool, wrong
 
 def test_a_file_that_was_cut_off_is_not_kept(spool: Spool) -> None:
     write(spool, (0, ROWS))
-    os.truncate(spool.directory / f"{DIGEST}.partial", 200)
+    os.truncate(spool.directory / PARTIAL, 200)
     with pytest.raises(DatasetError, match="upload them again"):
         spool.answer({**QUESTION, "do": "seal"}, None)
 
@@ -126,11 +127,20 @@ def test_what_is_kept_is_what_was_looked_at(spool: Spool, monkeypatch: pytest.Mo
                 file.write(bytes(len(data)))
         return data
 
-    partial = spool.directory / f"{DIGEST}.partial"
+    partial = spool.directory / PARTIAL
     with monkeypatch.context() as patched:
         patched.setattr(os, "pread", read)
         assert spool.answer({**QUESTION, "do": "seal"}, None)["is_here"]
     np.testing.assert_array_equal(np.load(spool.directory / f"{DIGEST}.npy"), ROWS)
+
+
+def test_rows_of_another_shape_are_not_in_the_way(spool: Spool) -> None:
+    write(spool, (0, ROWS))
+    write(spool, (0, ROWS[:5]), rows=50)
+    with pytest.raises(DatasetError, match="upload them again"):
+        spool.answer({**QUESTION, "rows": 50, "do": "seal"}, None)
+    assert spool.answer({**QUESTION, "do": "seal"}, None)["is_here"]
+    assert os.listdir(spool.directory) == [f"{DIGEST}.npy"]
 
 
 def test_two_may_bring_the_same_rows_at_once(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +165,7 @@ def test_a_link_in_the_way_is_not_followed(spool: Spool, tmp_path: Path) -> None
     victim = tmp_path / "victim"
     victim.write_text("mine", encoding="utf-8")
     spool.directory.mkdir()
-    (spool.directory / f"{DIGEST}.partial").symlink_to(victim)
+    (spool.directory / PARTIAL).symlink_to(victim)
     with pytest.raises(DatasetError):
         write(spool, (0, ROWS))
     assert victim.read_text(encoding="utf-8") == "mine"
