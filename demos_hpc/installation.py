@@ -54,8 +54,8 @@ def find_installation(config: Config) -> Installation:
     """The C side that this process uses.
 
     The library is, first of all, the one that ``DEMOS_LIBRARY`` names; then that of the installed package; then, where
-    the package is used from its repository, that of ``meson setup build && ninja -C build``; then the one that the
-    dynamic linker knows. The header is the package's, or the repository's.
+    the package is used from its repository, that of ``meson setup build && ninja -C build``, or of ``pip install -e .``;
+    then the one that the dynamic linker knows. The header is the package's, or the repository's.
 
     Raises
     ------
@@ -68,7 +68,8 @@ def find_installation(config: Config) -> Installation:
         if not Path(config.library).is_file():
             raise InvalidInput(f"DEMOS_LIBRARY names {config.library}, which is no file")
         return _describe(include, Path(config.library).resolve(), Path(config.library).parent)
-    for directory, record in ((PACKAGE / "lib", PACKAGE / "lib"), (SOURCE / "build" / "csrc", SOURCE / "build")):
+    built = [SOURCE / "build" / "csrc", *sorted((SOURCE / "build").glob("cp*/csrc"))]
+    for directory, record in [(PACKAGE / "lib", PACKAGE / "lib"), *((place, place.parent) for place in built)]:
         if (directory / LIBRARY).is_file():
             return _describe(include, directory / LIBRARY, record)
     return _describe(include, Path(INSTALLED), PACKAGE / "lib")

@@ -49,6 +49,8 @@ def test_the_library_is_searched_in_order(places: tuple[Path, Path], tmp_path: P
     config = Config()
     assert find_installation(config) == Installation(source / "csrc/include", Path("libdemos-nowhere.so.1"))
     assert find_installation(config).libs == "-ldemos"
+    editable = put(source / "build/cp311/csrc", source / "build/cp311", compilers=["cc 1"])
+    assert find_installation(config) == Installation(source / "csrc/include", editable, ("cc 1",))
     built = put(source / "build/csrc", source / "build", compilers=["gcc 12"], left_out=["this", "that"])
     assert find_installation(config) == Installation(source / "csrc/include", built, ("gcc 12",), ("this", "that"))
     installed = put(package / "lib", package / "lib", compilers=["clang"])
