@@ -54,7 +54,7 @@ def find_installation(config: Config) -> Installation:
     """The C side that this process uses.
 
     The library is, first of all, the one that ``DEMOS_LIBRARY`` names; then that of the installed package; then, where
-    the package is used from its repository, that of ``meson setup build && ninja -C build``, or of ``pip install -e .``;
+    the package is used from its repository, that of ``meson setup build && ninja -C build`` or ``pip install -e .``;
     then the one that the dynamic linker knows. The header is the package's, or the repository's.
 
     Raises

@@ -235,7 +235,8 @@ typedef struct demos_model {
     int32_t (*log_density_gradient_x)(void *user, size_t n, size_t d, size_t p, const double *x /* [n][d] */,
                                       const double *params, size_t params_stride, double *value /* [n] */,
                                       double *gradient /* [n][d] */, demos_error *error);
-    /* n draws from P at one point, all randomness from `stream`. Called for a block of rows, in order. */
+    /* n draws from P at one point, all randomness from `stream`, which demos_uniform() and demos_normal() use as well.
+     * Called for one block of rows at a time. */
     int32_t (*sample)(void *user, size_t n, size_t d, size_t p, const double *params /* [p] */, demos_stream *stream,
                       double *x /* [n][d] */, demos_error *error);
     /* A forward map: q outputs at each of m points. */
@@ -251,7 +252,8 @@ typedef struct demos_model {
  * What a plug-in exports, under this name. *model comes as 0 but for size, major and minor, which are those of the
  * caller. Either it is assigned as a whole, with the plug-in's own size, major and minor, or its members one by one.
  * `config` is an object of JSON: the member "settings" of the file that was named behind the library, as in
- * `libmy_model.so:my.json`, or "{}"; it lasts until the function returns. Called once, before all others.
+ * `libmy_model.so:my.json`, or "{}"; it lasts until the function returns. Called before all others: once in a worker,
+ * and once for each worker where several are in one process.
  */
 typedef int32_t (*demos_model_init_function)(demos_model *model, const char *config, demos_error *error);
 int32_t demos_model_init(demos_model *model, const char *config, demos_error *error);

@@ -196,6 +196,34 @@ static void check_state(void) {
     free(value);
 }
 
+/* ---- A sampler of batches that uses the stream of its thread ----------------------------------------------------- */
+
+static int32_t draw_batch(void *user, size_t n, size_t d, size_t p, const double *params, demos_stream *stream,
+                          double *x, demos_error *error) {
+    (void)user, (void)d, (void)p, (void)params, (void)error;
+    for (size_t i = 0; i < n; i++) {
+        x[i] = i % 2 == 0 ? demos_uniform() : demos_stream_uniform(stream);
+    }
+    return DEMOS_OK;
+}
+
+static void check_stream_of_thread(void) {
+    demos_model model = {.size = sizeof model, .major = DEMOS_ABI_MAJOR, .sample = draw_batch};
+    demos_caller *caller;
+    demos_error error;
+    demos_stream stream, same;
+    double x[4];
+    demos_stream_set(&stream, 5, 0);
+    same = stream;
+    CHECK(demos_caller_open(&model, 1, 0, 0, 1, &caller, &error) == DEMOS_OK);
+    CHECK(demos_call_sample(caller, 4, NULL, &stream, x, &error) == DEMOS_OK);
+    for (int i = 0; i < 4; i++) {
+        CHECK_EQUAL(x[i], demos_stream_uniform(&same));
+    }
+    CHECK(isnan(demos_uniform()));
+    demos_caller_close(caller);
+}
+
 /* ---- Models that take one point a call, or whole blocks --------------------------------------------------------- */
 
 typedef struct seen {
@@ -248,6 +276,7 @@ int main(void) {
     check_threads();
     check_arguments();
     check_state();
+    check_stream_of_thread();
     check_flags();
     return check_failures != 0;
 }

@@ -114,7 +114,8 @@ typedef struct demos_model {
  * What a plug-in exports, under this name. *model comes as 0 but for size, major and minor, which are those of the
  * caller. Either it is assigned as a whole, with the plug-in's own size, major and minor, or its members one by one.
  * `config` is an object of JSON: the member "settings" of the file that was named behind the library, as in
- * `libmy_model.so:my.json`, or "{}"; it lasts until the function returns. Called once, before all others.
+ * `libmy_model.so:my.json`, or "{}"; it lasts until the function returns. Called before all others: once in a worker,
+ * and once for each worker where several are in one process.
  */
 typedef int32_t (*demos_model_init_function)(demos_model *model, const char *config, demos_error *error);
 int32_t demos_model_init(demos_model *model, const char *config, demos_error *error);
