@@ -136,7 +136,7 @@ typedef struct demos_header {
     uint16_t model;       /* handle of the model, from the answer to METADATA */
     uint16_t n_arrays;    /* array descriptors that follow */
     uint64_t id;          /* of the request, chosen by the client; of the chunk, by the dispatcher */
-    uint64_t first_row;   /* of the rows (or cells) in this frame */
+    uint64_t first_row;   /* of the rows (or cells) in this frame; in REQUEST of SAMPLE: of the sequence, else 0 */
     uint64_t n_rows;      /* in this frame; in REQUEST: of the whole request */
     uint64_t payload;     /* bytes after this header */
     uint32_t revision;    /* of the server-side defaults; in REQUEST: pinned, 0 = any */
