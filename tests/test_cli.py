@@ -495,6 +495,7 @@ def test_serve_begins_anew_where_libraries_have_read_other_numbers_of_threads(
         assert expected is None
 
     monkeypatch.setattr(os, "execv", begin_anew)
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # which a rank changes for good
     monkeypatch.setattr("demos_hpc.programs.serve", serve)
     for name, value in {
         "PMI_RANK": "0",

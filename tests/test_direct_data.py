@@ -57,6 +57,6 @@ def test_a_file_that_has_changed_is_not_read_any_more(path: Path) -> None:
     data = DirectData(f"{path}:/x", find_identity(str(path)))
     os.utime(path, ns=(1, 1))
     for _ in range(2):
-        with pytest.raises(DatasetError, match="was changed since it was opened; open the dataset again"):
+        with pytest.raises(DatasetError, match="was replaced or changed since it was opened; open the dataset again"):
             data.read(read_selection((), (4, 3), None, "x"), np.dtype("f8"), None)
     data.close()

@@ -52,7 +52,8 @@ class Interruption:
         self._number = number
         if not is_analysis():  # of a launch, where one Ctrl-C may come more than once
             for other in SIGNALS:
-                signal.signal(other, signal.SIG_DFL)  # a second one ends this process at once
+                if signal.getsignal(other) is not signal.SIG_IGN:
+                    signal.signal(other, signal.SIG_DFL)  # a second one ends this process at once
         if self._at_once:
             self.check()
 
