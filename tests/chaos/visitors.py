@@ -41,6 +41,7 @@ def kill_clients(
         with calling(server, callers, seed=seed, nap=1e-6) as steady:
             for nth in range(kills + warm_up):
                 if nth == warm_up:
+                    wait_until(lambda: _have_settled(server, operator, callers), SOON, "all that stay are upgraded")
                     watch.begin()
                 victim = Caller(server, Orders(server.name, seed + nth, transport=server.way, prepared=3, nap=1e-5))
                 victim.wait_until_ready()
@@ -51,6 +52,12 @@ def kill_clients(
             figures = sum_up([caller.finish() for caller in steady])
         queue = operator.look()["queue"]["length"]
     return {**figures, **watch.describe(), "kills": kills, "noticed": n_lost - warm_up, "left_in_queue": queue}
+
+
+def _have_settled(server: ServerApart, operator: Operator, callers: int) -> bool:
+    """Whether links of those that stay have been upgraded, where they are: that takes files once, and no more."""
+    shared = operator.look()["links"].get("shm", {"clients": 0})
+    return server.config.upgrade == "off" or shared["clients"] >= callers
 
 
 def _count_lost(operator: Operator, n: int) -> int:
