@@ -156,7 +156,7 @@ def measure_contiguous(sizes: Sizes) -> dict[str, float]:
     sizes.make("plain")
     n_bytes = sizes.plain_bytes // PIECE * PIECE
     with (
-        start_peer("bare relay", Program(3, [*PYTHON, str(HERE / "raw_stream.py")])) as raw,
+        start_peer("bare relay", Program(3, [*PYTHON, str(HERE / "raw_stream.py")]), polls=True) as raw,
         start_server("Data", 1) as ours,
     ):
         runs: list[Callable[[], float]] = [

@@ -21,7 +21,7 @@ from .errors import InvalidInput
 
 IndexArray = npt.NDArray[np.int64]
 #: Bytes of an answer that one unit should have, and of what it makes a worker read.
-UNIT_BYTES = 1 << 20
+UNIT_BYTES = 4 << 20
 READ_BYTES = 8 << 20
 #: Bytes of an answer beyond which a unit is cut within chunks, and beyond which a worker does not compute it.
 LARGE_BYTES = 64 << 20

@@ -284,8 +284,9 @@ def test_blocks_have_whole_chunks_and_fit_into_memory(house: House, monkeypatch:
     assert len(next(ours.blocks())) == 5
 
 
-def test_long_strings_come_few_at_a_time(tmp_path: Path) -> None:
+def test_long_strings_come_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has no size is cut by the size that it is likely to have."""
+    monkeypatch.setattr("demos_hpc.selection.UNIT_BYTES", 1 << 20)
     wanted = [b"x" * 40_000 for _ in range(100)]
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["x"] = wanted

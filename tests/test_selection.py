@@ -241,12 +241,12 @@ def cut_evenly(
     return axis, bounds.tolist()
 
 
-def test_units_have_about_a_mebibyte() -> None:
+def test_units_have_about_four_mebibytes() -> None:
     axis, bounds = cut_evenly((), (10**6, 8), None)
     assert axis == 0
-    assert set(np.diff(bounds[:-1])) == {2**20 // 64}
+    assert set(np.diff(bounds[:-1])) == {2**22 // 64}
     axis, bounds = cut_evenly((), (10**6, 8), (1000, 8))
-    assert set(np.diff(bounds[:-1])) == {16_000}
+    assert set(np.diff(bounds[:-1])) == {65_000}
 
 
 def test_the_axis_with_most_chunks_is_cut() -> None:
@@ -259,7 +259,7 @@ def test_the_axis_with_most_chunks_is_cut() -> None:
 def test_few_columns_of_many_rows_are_cut_by_rows() -> None:
     axis, bounds = cut_evenly((slice(None), [0, 3]), (10**7, 8), (4096, 8))
     assert axis == 0
-    assert len(bounds) > 100
+    assert len(bounds) > 30
     assert all(bound % 4096 == 0 for bound in bounds[:-1])
     many = np.arange(0, 20_000, 2)
     assert cut_evenly((slice(None), many), (10**7, 20_000), (4096, 8))[0] == 1  # too many to send with every unit
@@ -272,7 +272,7 @@ def test_rows_that_are_wide_apart_share_units_as_far_as_reading_allows() -> None
     _, bounds = cut_evenly((np.arange(0, 64_000_000, 6400),), (64_000_000, 1024), chunks)
     assert set(np.diff(bounds[:-1])) == {16}
     _, bounds = cut_evenly((np.arange(0, 10**7, 10),), (10**7, 8), None)
-    assert set(np.diff(bounds[:-1])) <= set(range(16_000, 16_800))
+    assert set(np.diff(bounds[:-1])) <= set(range(64_000, 67_200))
 
 
 def test_vast_numbers_are_cut_as_well() -> None:
