@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import importlib.util
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -42,6 +41,7 @@ from stage import (
     list_processes_below,
     start_command,
     start_peer,
+    time_together,
 )
 
 PIECE = 4 << 20
@@ -289,28 +289,8 @@ def _run_bare(path: Path, n_rows: int, times: int) -> float:
     """Seconds until two processes, ready and started together, have computed half of the rows each."""
     half = n_rows // 2
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": PATH}
-    with contextlib.ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [*PYTHON, "-c", BARE, str(path), str(first), str(first + half), str(times)],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True,
-                )
-            )
-            for first in (0, half)
-        ]  # fmt: skip
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        start = time.perf_counter()
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "done\n"
-        return time.perf_counter() - start
+    commands = [[*PYTHON, "-c", BARE, str(path), str(first), str(first + half), str(times)] for first in (0, half)]
+    return time_together(commands, environment=environment)
 
 
 def measure_overhead(sizes: Sizes) -> dict[str, float]:

@@ -9,12 +9,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import subprocess
 import time
 from pathlib import Path
 
 from harness import print_table, report
-from stage import ANALYZE, HERE, PYTHON, SERVE, Peer, Program, alternate, compare, list_processes_below, start_peer
+from stage import (
+    ANALYZE,
+    HERE,
+    PYTHON,
+    SERVE,
+    Peer,
+    Program,
+    alternate,
+    compare,
+    list_processes_below,
+    start_peer,
+    time_together,
+)
 
 RANKS = 128
 ROWS_PER_WORKER = 20
@@ -69,24 +80,7 @@ def measure_two_workers(rounds: int, rows: int) -> tuple[float, float, float]:
 def run_bare(rows: int) -> float:
     """Seconds until two processes, ready and started together, have computed half of the rows each."""
     command = [*PYTHON, "-c", BARE, str(rows // 2)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=HERE, text=True) for _ in range(2)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    start = time.perf_counter()
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "done\n"
-    spent = time.perf_counter() - start
-    for process in processes:
-        process.communicate()
-    return spent
+    return time_together([command] * 2, cwd=HERE)
 
 
 def measure_many_ranks(ranks: int, idle_seconds: float) -> dict[str, float]:

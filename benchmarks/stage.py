@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -148,3 +149,30 @@ def compare(over: Sequence[float], under: Sequence[float]) -> tuple[float, float
     """Median of the paired ratios, and their quartiles."""
     ratios = sorted(a / b for a, b in zip(over, under, strict=True))
     return median(ratios), ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]
+
+
+def time_together(
+    commands: Sequence[Sequence[str]], *, cwd: Path | None = None, environment: dict[str, str] | None = None
+) -> float:
+    """Seconds until all commands are done, from when all were ready: each says "ready", is told to go, says "done"."""
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=cwd, env=environment, text=True
+                )
+            )
+            for command in commands
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        start = time.perf_counter()
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "done\n"
+        return time.perf_counter() - start
