@@ -45,6 +45,8 @@ from stage import (
 )
 
 PIECE = 4 << 20
+#: Rows of the likelihoods that samplers walk on: few, so that calling costs, and many, so that computing does.
+WALKED_ROWS = (100, 1_000, 10_000)
 CLIENT = Program(1, [*ANALYZE, str(HERE / "data_client.py")])
 BARE = """
 import sys
@@ -137,7 +139,7 @@ class Sizes:
         _fill(file.create_dataset("x", (1000, 1), "f8"))
 
     def _make_walked(self, file: h5py.File) -> None:
-        _fill(file.create_dataset("x", (10_000, 8), "f8"))
+        _fill(file.create_dataset("x", (max(WALKED_ROWS), 8), "f8"))
 
 
 def _fill(dataset: h5py.Dataset, digits: int | None = None) -> None:
@@ -330,15 +332,19 @@ def measure_samplers(sizes: Sizes) -> dict[str, float]:
         pool = [*PYTHON, str(HERE / "schwimmbad_walk.py"), str(path)]
         mpi_pool = stack.enter_context(start_peer("schwimmbad", Program(3, pool), polls=True))
         peers = (ours, bridge, mpi_pool)
-        runs = [lambda peer=peer: peer.ask("walk", steps=steps) / steps for peer in peers]
-        alternate(1, *runs)
-        seconds = alternate(max(3, sizes.rounds // 2), *runs)
-    best = [min(pair) for pair in zip(seconds[1], seconds[2], strict=True)]
-    print_table(
-        ["emcee, 64 walkers, 10,000 x 8 rows", "ms a step"],
-        [(peer.name if nth else "demos-hpc", f"{median(seconds[nth]) * 1e3:.2f}") for nth, peer in enumerate(peers)],
-    )
-    return {"emcee_vs_best_peer": compare(best, seconds[0])[0]}
+        figures = {}
+        for rows in WALKED_ROWS:
+            runs = [lambda peer=peer, rows=rows: peer.ask("walk", steps=steps, rows=rows) / steps for peer in peers]
+            alternate(1, *runs)
+            seconds = alternate(max(3, sizes.rounds // 2), *runs)
+            best = [min(pair) for pair in zip(seconds[1], seconds[2], strict=True)]
+            table = [
+                (peer.name if nth else "demos-hpc", f"{median(seconds[nth]) * 1e3:.2f}")
+                for nth, peer in enumerate(peers)
+            ]
+            print_table([f"emcee, 64 walkers, {rows:,} x 8 rows", "ms a step"], table)
+            figures[f"emcee_{rows}_vs_best_peer"] = compare(best, seconds[0])[0]
+    return figures
 
 
 def measure_large(sizes: Sizes) -> dict[str, float]:

@@ -132,11 +132,11 @@ def compare_sent(times: int) -> dict[str, float]:
     return {"resident": resident, "sent": sent}
 
 
-def walk(steps: int) -> float:
-    """Seconds for emcee's walkers to take so many steps."""
+def walk(steps: int, rows: int) -> float:
+    """Seconds for emcee's walkers to take so many steps, in a likelihood of so many rows."""
     import emcee
 
-    target = model.likelihood(model.resident("events"))
+    target = model.likelihood(model.resident("events")[:rows])
     sampler = emcee.EnsembleSampler(64, 2, target, vectorize=True)
     start = np.random.default_rng(5).normal(0.0, 0.01, (64, 2))
     sampler.run_mcmc(start, 2)

@@ -146,7 +146,7 @@ class Heavy(Normal):
 
 
 class Walked(Normal):
-    """What samplers walk on: eight columns, 1e4 rows."""
+    """What samplers walk on: eight columns."""
 
     name = "walked"
 

@@ -13,17 +13,17 @@ from schwimmbad import MPIPool
 from stage import answer
 
 with h5py.File(sys.argv[1]) as file:
-    rows = file["x"][()]
+    held = file["x"][()]
 model = Normal()
 
 
-def log_likelihood(point: np.ndarray) -> float:
-    return float(model.log_density(rows, point).sum())
+def log_likelihood(point: np.ndarray, rows: int) -> float:
+    return float(model.log_density(held[:rows], point).sum())
 
 
-def walk(steps: int) -> float:
-    """Seconds for 64 walkers to take so many steps."""
-    sampler = emcee.EnsembleSampler(64, 2, log_likelihood, pool=pool)
+def walk(steps: int, rows: int) -> float:
+    """Seconds for 64 walkers to take so many steps, in a likelihood of so many rows."""
+    sampler = emcee.EnsembleSampler(64, 2, log_likelihood, pool=pool, args=[rows])
     start = np.random.default_rng(5).normal(0.0, 0.01, (64, 2))
     sampler.run_mcmc(start, 2)
     begin = time.perf_counter()

@@ -35,19 +35,20 @@ class Held(umbridge.Model):
     def get_output_sizes(self, config: dict[str, object]) -> list[int]:
         return [1]
 
-    def __call__(self, parameters: list[list[float]], config: dict[str, object]) -> list[list[float]]:
-        return [[float(self._model.log_density(self._rows, np.array(parameters[0])).sum())]]
+    def __call__(self, parameters: list[list[float]], config: dict[str, int]) -> list[list[float]]:
+        rows = self._rows[: config["rows"]]
+        return [[float(self._model.log_density(rows, np.array(parameters[0])).sum())]]
 
     def supports_evaluate(self) -> bool:
         return True
 
 
-def walk(steps: int) -> float:
-    """Seconds for 64 walkers to take so many steps."""
+def walk(steps: int, rows: int) -> float:
+    """Seconds for 64 walkers to take so many steps, in a likelihood of so many rows."""
     with ThreadPoolExecutor(CALLS_AT_A_TIME) as threads:
 
         def log_likelihood(points: np.ndarray) -> np.ndarray:
-            return np.array(list(threads.map(lambda point: model([point.tolist()])[0][0], points)))
+            return np.array(list(threads.map(lambda point: model([point.tolist()], {"rows": rows})[0][0], points)))
 
         sampler = emcee.EnsembleSampler(64, 2, log_likelihood, vectorize=True)
         start = np.random.default_rng(5).normal(0.0, 0.01, (64, 2))

@@ -68,7 +68,7 @@ WANTED: Mapping[str, Mapping[str, Wanted]] = {
         "likelihood_speedup_2_workers": _at_least(0.95),
         "likelihood_overhead_us": _at_most(60),
         "likelihood_overhead_after_300ms_us": _at_most(1000),
-        "emcee_vs_best_peer": _at_least(10),
+        "emcee_100_vs_best_peer": _at_least(10),
     },
     "scaling": {
         "speedup_2_workers": _at_least(0.95),
