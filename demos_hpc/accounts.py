@@ -209,4 +209,4 @@ class Accounts:
 
     def note_beat(self, peer: Peer, beat: Beat) -> None:
         """A worker says how it is."""
-        self.metrics.worker_told(peer.number, beat.rss)
+        self.metrics.worker_told(peer.number, beat.rss, beat.datasets, beat.held_bytes, beat.budget_bytes)

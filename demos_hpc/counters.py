@@ -118,7 +118,9 @@ class Slot:
     def __init__(self, name: str) -> None:
         self.name = name
         self.model = self.host = self.transport = ""
-        self.pid = self.rss_bytes = self.joins = self.chunks = self.chunks_lost = 0
+        self.pid = self.joins = self.chunks = self.chunks_lost = 0
+        #: What it has said last: memory, and of data that likelihoods are about what it holds, and may hold.
+        self.rss_bytes = self.datasets = self.held_bytes = self.budget_bytes = 0
         self.is_alive = False
         self.joined = 0.0
         self.busy_seconds = 0.0
@@ -142,7 +144,17 @@ class Slot:
     def leave(self) -> None:
         self.is_alive = False
         self.chunks_lost += self._running
-        self._running = self.rss_bytes = 0
+        self._running = 0
+        self.tell(0, 0, 0, 0)
+
+    def tell(self, rss_bytes: int, datasets: int, held_bytes: int, budget_bytes: int) -> None:
+        """It has said how it is."""
+        self.rss_bytes, self.datasets, self.held_bytes, self.budget_bytes = (
+            rss_bytes,
+            datasets,
+            held_bytes,
+            budget_bytes,
+        )
 
     def begin(self, now: float) -> None:
         """It was given a chunk."""
@@ -183,6 +195,9 @@ class Slot:
             "busy_share": max(0.0, min(share, 1.0)),
             "running_seconds": max(0.0, now - self._since) if self._running else None,
             "rss_bytes": self.rss_bytes,
+            "datasets": self.datasets,
+            "held_bytes": self.held_bytes,
+            "budget_bytes": self.budget_bytes,
             "chunks_lost": self.chunks_lost,
             "restarts": self.joins - 1,
         }

@@ -83,12 +83,21 @@ class Admission(FromJson):
 
 @dataclass(frozen=True)
 class Beat(FromJson):
-    """How a worker is: the memory that it has, bytes."""
+    """How a worker is: the memory that it has, bytes; and what it holds of the data that likelihoods are about.
+
+    ``held_bytes`` of ``datasets`` are in memory that workers of a host share, so they are not in ``rss``.
+    ``budget_bytes`` may be so; 0 where the worker was not asked for data yet.
+    """
 
     rss: int
+    datasets: int = 0
+    held_bytes: int = 0
+    budget_bytes: int = 0
 
     def __post_init__(self) -> None:
-        _check_number("memory", self.rss)
+        for number in (self.rss, self.held_bytes, self.budget_bytes):
+            _check_number("memory", number)
+        _check_number("number of datasets", self.datasets)
 
 
 @dataclass(frozen=True)

@@ -161,10 +161,12 @@ class Metrics:
         slot = self._find_slot(worker)
         return slot is not None and slot.is_working
 
-    def worker_told(self, worker: int, rss_bytes: int) -> None:
-        """A worker has said how much memory it has, bytes."""
+    def worker_told(
+        self, worker: int, rss_bytes: int, datasets: int = 0, held_bytes: int = 0, budget_bytes: int = 0
+    ) -> None:
+        """A worker has said how much memory it has, bytes, and what data it holds."""
         if slot := self._find_slot(worker):
-            slot.rss_bytes = rss_bytes
+            slot.tell(rss_bytes, datasets, held_bytes, budget_bytes)
 
     def chunk_begun(self, worker: int, now: float) -> None:
         """A worker was given a chunk, behind what it has already."""
@@ -268,6 +270,8 @@ class Metrics:
         workers            for each: ``name``, ``model``, ``host``, ``pid``, ``transport``, ``is_alive``,
                            ``up_seconds``, ``chunks``, ``busy_seconds``, ``busy_share`` (of the window, 0 to 1),
                            ``running_seconds`` (in the chunk that it is in; null where in none), ``rss_bytes``,
+                           ``datasets`` (whose rows it holds for likelihoods), ``held_bytes`` (of them; workers of a
+                           host share them), ``budget_bytes`` (that they may be; 0 where it was not asked for data),
                            ``chunks_lost``, ``restarts``
         queue              ``length``, ``oldest_seconds``, ``backlog_seconds``
         links              ``{transport: ...}``: ``clients``, ``workers`` (connected), ``bytes_in``, ``bytes_out``

@@ -112,7 +112,7 @@ class Worker:
             self._take(arrived)
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + self._beat_seconds
-            self._link.send(pack(Kind.BEAT, [to_json(Beat(find_resident_bytes()).to_dict())]))
+            self._link.send(pack(Kind.BEAT, [to_json(self._find_state().to_dict())]))
         if not self._chunks:
             return False
         chunk = self._chunks.popleft()
@@ -125,6 +125,12 @@ class Worker:
         if self._traces:
             _tell(chunk.header, read_header(result.head))
         return True
+
+    def _find_state(self) -> Beat:
+        if self._opened is None:
+            return Beat(find_resident_bytes())
+        held = self._opened.residents.statistics()
+        return Beat(find_resident_bytes(), held["datasets"], held["held_bytes"], held["budget_bytes"])
 
     def _take(self, frame: Frame) -> None:
         kind = frame.header.kind

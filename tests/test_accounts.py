@@ -583,7 +583,16 @@ def test_a_beat_says_how_much_memory_a_worker_has(tmp_path: Path) -> None:
         worker.send(message)
         stranger.send(message)
     house.service.turn()
-    assert find_workers(house)["s.0"]["rss_bytes"] == 12345
+    told = find_workers(house)["s.0"]
+    assert (told["rss_bytes"], told["datasets"], told["held_bytes"], told["budget_bytes"]) == (12345, 0, 0, 0)
+    worker.send(pack(Kind.BEAT, [to_json(Beat(12345, 2, 64, 128).to_dict())]))
+    worker.send(pack(Kind.BEAT, [to_json({"rss": 1, "held_bytes": "much"})]))
+    house.service.turn()
+    told = find_workers(house)["s.0"]
+    assert (told["rss_bytes"], told["datasets"], told["held_bytes"], told["budget_bytes"]) == (12345, 2, 64, 128)
+    worker.send(pack(Kind.BEAT, [to_json({"rss": 1})]))  # of a worker that does not know more
+    house.service.turn()
+    assert find_workers(house)["s.0"]["budget_bytes"] == 0
 
 
 def test_seconds_of_workers_are_those_of_the_users_they_worked_for(tmp_path: Path) -> None:

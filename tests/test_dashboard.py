@@ -177,6 +177,26 @@ def test_workers_that_are_gone_are_shown_last_and_as_gone() -> None:
     assert "gone" not in top(120, metrics, most_lines=2)
 
 
+def test_data_that_workers_hold_is_counted_once_for_each_host() -> None:
+    metrics = make_metrics()
+    assert "data" not in top(200, metrics)
+    for worker, host in ((201, "a"), (202, "a"), (203, "b"), (204, "c")):
+        metrics.worker_joined(worker, f"w{worker}", host, 1, "neutrino", "mpi", 0.0)
+    metrics.worker_told(201, 10_000_000, 1, 300_000_000, 4_000_000_000)
+    metrics.worker_told(202, 10_000_000, 2, 640_000_000, 4_000_000_000)
+    metrics.worker_told(203, 10_000_000, 1, 100_000_000, 2_000_000_000)
+    metrics.worker_told(204, 10_000_000)
+    for text in (top(200, metrics), read(show(render_stats(metrics.describe(10.0), 200), 200))):
+        assert "; 740 MB of 2 datasets held, of at most 6.00 GB" in text
+        assert "computed memory data lost" in text
+        assert "0 s 10.0 MB 300 MB 0" in text
+        assert "0 s 10.0 MB - 0" in text
+    metrics.worker_left(202)
+    assert "; 400 MB of 1 dataset held, of at most 6.00 GB" in top(200, metrics)
+    for width in WIDTHS:
+        assert "held" in top(width, metrics)
+
+
 def test_a_server_with_nothing_to_tell_is_shown_all_the_same() -> None:
     description = Metrics("nu-1", 0.0).describe(0.0)
     for width in WIDTHS:

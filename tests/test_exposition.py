@@ -30,7 +30,7 @@ def make_metrics() -> Metrics:
     metrics = Metrics("nu-1", 100.0)
     metrics.client_joined(1, "ada", "tcp")
     metrics.worker_joined(7, "w0", "node1", 11, "nu", "unix", 100.0)
-    metrics.worker_told(7, 5_000_000)
+    metrics.worker_told(7, 5_000_000, 2, 64_000, 128_000)
     metrics.chunk_begun(7, 101.0)
     metrics.chunk_done(7, 2.0, 104.0)
     metrics.charge("ada", 2.0)
@@ -81,6 +81,9 @@ def test_every_figure_stands_in_the_file(tmp_path: Path) -> None:
         ("demos_hpc_worker_up", "worker=w0", "model=nu"): 1,
         ("demos_hpc_worker_busy_ratio", "worker=w0"): 0.2,
         ("demos_hpc_worker_resident_memory_bytes", "worker=w0"): 5_000_000,
+        ("demos_hpc_worker_held_datasets", "worker=w0"): 2,
+        ("demos_hpc_worker_held_bytes", "worker=w0"): 64_000,
+        ("demos_hpc_worker_held_budget_bytes", "worker=w0"): 128_000,
         ("demos_hpc_worker_chunks_total", "worker=w0"): 1,
         ("demos_hpc_worker_busy_seconds_total", "worker=w0"): 2.0,
         ("demos_hpc_worker_lost_chunks_total", "worker=w0"): 0,

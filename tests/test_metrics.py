@@ -68,7 +68,7 @@ def test_a_description_has_the_keys_that_are_documented() -> None:
     assert set(told["users"][0]["window"]) == {"seconds", "requests", "rows", "busy_seconds"}
     assert set(told["workers"][0]) == {
         "name", "model", "host", "pid", "transport", "is_alive", "up_seconds", "chunks", "busy_seconds", "busy_share",
-        "running_seconds", "rss_bytes", "chunks_lost", "restarts",
+        "running_seconds", "rss_bytes", "datasets", "held_bytes", "budget_bytes", "chunks_lost", "restarts",
     }  # fmt: skip
     assert set(told["queue"]) == {"length", "oldest_seconds", "backlog_seconds"}
     assert set(told["links"]["tcp"]) == {"clients", "workers", "bytes_in", "bytes_out"}
@@ -196,8 +196,9 @@ def test_a_worker_is_busy_for_as_long_as_it_says() -> None:
     join(metrics)
     metrics.chunk_begun(7, 101.0)
     metrics.chunk_done(7, 2.0, 104.0)
-    metrics.worker_told(7, 5_000_000)
+    metrics.worker_told(7, 5_000_000, 2, 64_000, 128_000)
     worker = find(describe(metrics, 108.0), "workers", name="w0")
+    assert (worker["datasets"], worker["held_bytes"], worker["budget_bytes"]) == (2, 64_000, 128_000)
     assert (worker["model"], worker["host"], worker["pid"], worker["transport"]) == ("nu", "node1", 11, "unix")
     assert (worker["chunks"], worker["busy_seconds"], worker["rss_bytes"]) == (1, 2.0, 5_000_000)
     assert worker["is_alive"]

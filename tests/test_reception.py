@@ -400,3 +400,7 @@ def test_a_beat_that_no_memory_can_be_is_refused() -> None:
         Beat(10**400)
     with pytest.raises(BadFrame, match="a memory of -1"):
         Beat(-1)
+    with pytest.raises(BadFrame, match="a memory of -1"):
+        Beat(1, 1, -1)
+    with pytest.raises(BadFrame, match="a number of datasets of 1000"):
+        Beat(1, 10**400)

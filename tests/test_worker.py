@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -310,6 +311,19 @@ def test_a_worker_says_every_so_often_how_much_memory_it_has(monkeypatch: pytest
     desk.worker.step()
     assert count_beats(desk) == 1
     desk.assert_computes()
+
+
+def test_a_worker_says_what_data_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, clock = make_beating(monkeypatch, 5.0)
+    held = {"datasets": 2, "held_bytes": 64, "budget_bytes": 128, "slabs_read": 3, "slabs_not_kept": 0}
+    told = []
+    for stock in (None, SimpleNamespace(residents=SimpleNamespace(statistics=lambda: held))):
+        desk.worker._opened = stock  # type: ignore[assignment]
+        desk.worker.step()
+        (beat,) = desk.receive()
+        told.append(replace(Beat.from_dict(from_json(beat.arrays[0])), rss=0))
+        clock.advance(5.0)
+    assert told == [Beat(0), Beat(0, datasets=2, held_bytes=64, budget_bytes=128)]
 
 
 def test_a_worker_of_a_launch_has_no_heart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,10 +171,11 @@ def _show_operations(description: Mapping[str, Any], width: int, rates: Rates | 
 
 
 def _show_workers(description: Mapping[str, Any], width: int, shares: Mapping[str, float], most: int | None) -> Group:
+    has_data = any(worker["budget_bytes"] for worker in description["workers"])
     columns = [
         _Column("worker", is_text=True), _Column("host", 5, is_text=True), _Column("pid", 7), _Column("by", 9, True),
         _Column("busy"), _Column("in chunk", 4), _Column("chunks", 3), _Column("computed", 8), _Column("memory", 1),
-        _Column("lost", 6), _Column("restarts", 2), _Column("up", 10),
+        *([_Column("data", 5)] if has_data else []), _Column("lost", 6), _Column("restarts", 2), _Column("up", 10),
     ]  # fmt: skip
     workers = sorted(description["workers"], key=lambda worker: (not worker["is_alive"], _order(worker["name"])))
     if most is not None and len(workers) > most:  # the busiest, and last those that are gone
@@ -191,6 +192,7 @@ def _show_workers(description: Mapping[str, Any], width: int, shares: Mapping[st
             format_count(worker["chunks"]),
             format_time(worker["busy_seconds"]),
             format_size(worker["rss_bytes"] or None),
+            *([format_size(worker["held_bytes"] if worker["budget_bytes"] else None)] if has_data else []),
             format_count(worker["chunks_lost"]),
             format_count(worker["restarts"]),
             format_time(worker["up_seconds"]) if worker["is_alive"] else "-",
@@ -201,7 +203,20 @@ def _show_workers(description: Mapping[str, Any], width: int, shares: Mapping[st
     mean = sum(shares[worker["name"]] for worker in alive) / len(alive) if alive else None
     memory = sum(worker["rss_bytes"] for worker in alive)
     title = f"workers: {len(alive)} alive, {format_share(mean)} busy, {format_size(memory)}"
-    return _show_table(title, columns, lines, width, most)
+    return _show_table(f"{title}{_say_held(alive)}", columns, lines, width, most)
+
+
+def _say_held(workers: Sequence[Mapping[str, Any]]) -> str:
+    """What all of them hold of data, and may hold: those of a host share it."""
+    hosts: dict[str, tuple[int, int, int]] = {}
+    for worker in workers:
+        told = (worker["held_bytes"], worker["budget_bytes"], worker["datasets"])
+        hosts[worker["host"]] = max(hosts.get(worker["host"], told), told)
+    held, budget = (sum(told[nth] for told in hosts.values()) for nth in (0, 1))
+    if not budget:
+        return ""
+    datasets = format_number_of(max(told[2] for told in hosts.values()), "dataset")
+    return f"; {format_size(held)} of {datasets} held, of at most {format_size(budget)}"
 
 
 def _show_users(description: Mapping[str, Any], width: int, rates: Rates | None, most: int | None) -> Group:

@@ -195,7 +195,8 @@ def good() -> Iterator[tuple[str, str, list[tuple[bytes, dict[str, Any]]]]]:
     yield one("refusal", "you are not, whatever it was", REPLY, text(no_right), status=16, flags=FINAL)
     yield one("ping", "are you there?", PING, id=12)
     yield one("pong", "I am", PONG, id=12)
-    yield one("beat", "the memory that a worker has", BEAT, text({"rss": 123456789}))
+    beat = {"rss": 123456789, "datasets": 2, "held_bytes": 64000000, "budget_bytes": 8000000000}
+    yield one("beat", "the memory that a worker has, and the data that it holds", BEAT, text(beat))
     yield one("ticket_wanted", "may we go on through shared memory?", TICKET)
     yield one("ticket", "here it is", TICKET, text({"address": "/dev/shm/demos-7f3a"}))
     yield one("now", "I have it; my last frame on the socket", NOW)
