@@ -82,7 +82,7 @@ class Segment:
         #: Rows (rows, width) and weights (rows,), float64, read-only. Slabs that are not ready are not to be looked at.
         self.x: FloatArray = np.empty((0, width))
         self.weights: FloatArray | None = None
-        self._path: Path | None = None
+        shared: Path | None = None
         self._descriptor = -1
         size = self._ready_at + n_slabs
         if directory is not None:
@@ -91,12 +91,12 @@ class Segment:
             path = directory / f"demos-{os.geteuid()}-{digest}"
             with contextlib.suppress(OSError):
                 self._descriptor = _open_shared(path, size)
-                self._path = path
+                shared = path
         if self._descriptor < 0:
             with contextlib.suppress(OSError):
                 self._descriptor = _make_private(size)
         # Also when Python ends, or when nobody has this any more: memory would stay taken until the next worker starts.
-        self._finalize = weakref.finalize(self, _let_go, self._path, self._descriptor, os.getpid())
+        self._finalize = weakref.finalize(self, _let_go, shared, self._descriptor, os.getpid())
         if self._descriptor >= 0:
             self._map(size, (rows, width))
 
@@ -117,10 +117,6 @@ class Segment:
         self._seen = bytearray(len(self._seen))
         self._finalize()
         self._descriptor = -1
-
-    @property
-    def is_shared(self) -> bool:
-        return self._path is not None
 
     @property
     def has_memory(self) -> bool:

@@ -74,7 +74,7 @@ def fail(number: int) -> Callable[..., Any]:
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 def test_slabs_are_there_once_they_were_put(make: Make, tmp_path: Path, shared: bool, weighted: bool) -> None:
     segment = make(weighted=weighted, directory=tmp_path if shared else None)
-    assert segment.is_shared is shared
+    assert len(find_files(tmp_path)) == shared
     assert segment.has_memory
     assert [segment.rows_of(slab) for slab in (0, 3)] == [(0, 300), (900, 1000)]
     assert segment.count_bytes(3) == 100 * 8 * (WIDTH + weighted)
@@ -296,7 +296,6 @@ def test_what_else_has_the_name_is_left_alone(tmp_path: Path, make: Make, squat:
     squat(path)
     before = path.lstat()
     segment = make()
-    assert not segment.is_shared
     put(segment, 0)
     np.testing.assert_array_equal(segment.x[:300], X[:300])
     segment.close()
@@ -311,9 +310,10 @@ def test_what_else_has_the_name_is_left_alone(tmp_path: Path, make: Make, squat:
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     (tmp_path / "theirs").touch(mode=0o600)  # made by another user than we pretend to be
-    assert not make().is_shared
+    put(make(), 0)
     (path,) = find_files(tmp_path)
     assert path.name.startswith("demos-12345-")
+    assert path.stat().st_size == 0
     assert sweep(tmp_path) == 0
     path.unlink()
 
@@ -339,7 +339,6 @@ def test_a_file_that_is_removed_while_it_is_opened(tmp_path: Path, make: Make, m
     monkeypatch.setattr(fcntl, "flock", flock)
     one = make()
     assert times == 3
-    assert one.is_shared
     put(one, 0)
     assert make().is_ready(0, 0)
 
@@ -364,8 +363,8 @@ def test_an_exclusive_lock_is_not_waited_for(tmp_path: Path, make: Make, monkeyp
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     segment = make()
-    assert not segment.is_shared
     put(segment, 0)
+    assert path.stat().st_size == 0
     os.close(descriptor)
     assert sweep(tmp_path) == 1
 
