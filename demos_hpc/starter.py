@@ -12,7 +12,8 @@ from pathlib import Path
 
 from .children import run_along
 from .errors import InvalidInput, LaunchError
-from .model_paths import find
+from .model import load
+from .model_paths import DATA_FILES, find
 from .mpiexec import Launcher, LaunchPlan, Program, plan_launch
 from .threads import limit_threads
 
@@ -40,8 +41,8 @@ def make_programs(
     ------
     InvalidInput
         Where the numbers make no launch.
-    ModelNotFound
-        Where a model's file does not exist.
+    ModelNotFound, DatasetError
+        Where a model's file does not exist, or one of data cannot be opened.
     """
     if len(workers) not in (1, len(models)):
         raise InvalidInput(
@@ -52,11 +53,24 @@ def make_programs(
             f"a launch of {min(workers)} workers and {ranks} ranks of the analysis; each needs one at least"
         )
     for model in models:
-        find(model)
+        check_model(model)
     counts = list(workers) * len(models) if len(workers) == 1 else list(workers)
     counts[0] += 1
     servers = [Program(n, (*PYTHON, "serve", model)) for n, model in zip(counts, models, strict=True)]
     return [*servers, Program(ranks, (*PYTHON, *analysis))]
+
+
+def check_model(model: str) -> None:
+    """Looks for what is to be served, and opens a file of data, for its errors: each of the processes would say them.
+
+    Raises
+    ------
+    ModelNotFound, DatasetError, InvalidInput
+        As `demos_hpc.model.load`; models are not loaded, only files of data.
+    """
+    find(model)
+    if model.endswith(DATA_FILES):
+        load(model)
 
 
 def describe(

@@ -711,12 +711,26 @@ def test_a_file_that_cannot_be_served_is_found_before_anything_is_started(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("demos_hpc.cli.servers.Supervisor", None)
+    monkeypatch.setattr("demos_hpc.cli.launches.start", None)
+    Path("fit.py").touch()
     Path("garbage.h5").write_bytes(b"no HDF5")
     with h5py.File("none.h5", "w"):
         pass
-    assert "garbage.h5 cannot be opened" in fail("serve", "garbage.h5", "--workers", "1")
-    assert fail("serve", "none.h5", "--workers", "1") == "demos-hpc: data file 'none.h5' has no datasets"
-    assert fail("data", "ls", "none.h5") == "demos-hpc: data file 'none.h5' has no datasets"
+    for name, said in (
+        ("garbage.h5", "garbage.h5 cannot be opened"),
+        ("none.h5", "data file 'none.h5' has no datasets"),
+        ("lost.h5", "data file 'lost.h5' does not exist"),
+    ):
+        for words in (
+            ["serve", name, "--workers", "1"],
+            ["run", name, "fit.py"],
+            ["run", "nu_atm", "--model", name, "--dry-run", "--", "fit.py"],
+            ["call", name, "evaluate", "-w", "1"],
+            ["data", "verify", name, "-w", "1"],
+            ["data", "read", name, "x", "-w", "1"],
+            ["data", "ls", name],
+        ):
+            assert said in fail(*words)
 
 
 # ---- results into files --------------------------------------------------------------------------------------

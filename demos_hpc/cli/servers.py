@@ -11,10 +11,10 @@ from ..endpoint import check_name
 from ..joining import join
 from ..journal import open_log
 from ..logs import warn
-from ..model import load
-from ..model_paths import BUNDLED, DATA_FILES, find
+from ..model_paths import BUNDLED, find
 from ..registry import Registry
 from ..server import Server
+from ..starter import check_model
 from ..supervisor import Supervisor
 from .quantities import format_number_of
 
@@ -27,10 +27,9 @@ def register(app: typer.Typer) -> None:
 def supervise(model: str, workers: int, name: str | None, threads: int | None) -> None:
     """Runs a server until it is stopped."""
     config = Config.load()
-    _, inside = find(model)
-    if model.endswith(DATA_FILES):
-        load(model)  # for its errors: each of the processes would say them
+    check_model(model)
     if not name:
+        _, inside = find(model)
         name = Registry(config.registry_directory).choose_name(model if model in BUNDLED else inside)
     check_name(name)
     how_many = format_number_of(workers, "worker")
