@@ -125,6 +125,7 @@ class RemoteModel:
         """
         if weights is not None and not isinstance(weights, str):
             raise InvalidInput("weights is the name of a field or of a dataset; for an array use upload(x, weights=…)")
+        self.spec.check_holding()
         find = partial(find_dataset, self._connection, self.submit.handle, self.spec)
         is_dataset = weights in self.datasets
         return make_resident(find(name), self.spec, columns, find(weights) if is_dataset and weights else weights)

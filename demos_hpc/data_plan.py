@@ -95,6 +95,8 @@ def make_data_plan(spec: ModelSpec, frame: Frame, max_bytes: int) -> DataPlan:
         Where it is none.
     """
     operation = Operation(frame.header.operation)
+    if operation is Operation.UPLOAD:
+        spec.check_holding()
     if not spec.offers(operation):
         raise NotOffered(f"model {spec.name!r} does not offer {operation.title}; it has {', '.join(spec.operations)}")
     if frame.header.payload > max_bytes:

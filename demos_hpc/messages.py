@@ -153,10 +153,14 @@ class Hello(FromJson):
 
 @dataclass(frozen=True)
 class Welcome(FromJson):
-    """The answer to Hello: everybody's, in order of their ranks, and a word that they share."""
+    """The answer to Hello: everybody's, in order of their ranks, and a word that they share.
+
+    ``spec`` is the text of the file that describes the model of ranks in C, if there is one.
+    """
 
     hellos: list[dict[str, Any]]
     token: str
+    spec: str = ""
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,8 @@ class LoadedModel:
             offered.append(GRADIENT_X)
         if spec.datasets:
             offered.append(Operation.DATASET.title)
+        if Operation.LOG_LIKELIHOOD.title in offered:  # workers in Python hold data, and not all others do
+            offered.append(Operation.UPLOAD.title)
         if not offered:
             raise InvalidInput(
                 f"model {spec.name!r} has no datasets and none of the methods"

@@ -105,8 +105,6 @@ def make_resident(
     """
     name, shape, dtype = description["name"], description["shape"], read_dtype(description["dtype"])
     d, fields = spec.n_observables, dtype.names
-    if not spec.offers(Operation.LOG_LIKELIHOOD):
-        raise NotOffered(f"model {spec.name!r} offers no log_likelihood, for which data are held")
     if isinstance(columns, str):
         raise InvalidInput(f"columns is {columns!r}; it is a list of fields: [{columns!r}]")
     if description["kind"] != "rows" or shape is None:
@@ -171,6 +169,7 @@ def upload(
     progress: Progress | None,
 ) -> ResidentData:
     """Brings rows to the server, unless it has them already; see `RemoteModel.upload`."""
+    spec.check_holding()
     rows = read_rows(x, "x", spec.n_observables, spec)
     if not len(rows):
         raise InvalidInput("x has no rows; there is nothing to upload")

@@ -158,6 +158,7 @@ def make_resident_plan(spec: ModelSpec, frame: Frame) -> ResidentPlan:
     operation = Operation(header.operation)
     if not spec.offers(operation):
         raise NotOffered(f"model {spec.name!r} does not offer {operation.title} of resident data")
+    spec.check_holding()
     if not 2 <= len(layout.shapes) <= 3 or layout.dtypes[:2] != (_BYTES, _INT64):
         raise InvalidInput(f"{operation.title} of resident data has a reference, rows and perhaps params")
     p, arrays = spec.n_params, frame.arrays

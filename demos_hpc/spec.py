@@ -15,18 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InvalidInput
+from .errors import InvalidInput, NotOffered
 from .messages import FloatArray, Operation
 
 #: The UUID of a model that was given none: made from its name, under this namespace.
 NAMESPACE = uuid.UUID("6ba6f2d0-5a43-5d2e-9d0b-0f2b6f3a7c11")
 BLOCK_ROWS = 1024
 #: What is offered together with something else.
-IMPLIED = {
-    Operation.DESCRIBE: Operation.DATASET,
-    Operation.DIGEST: Operation.DATASET,
-    Operation.UPLOAD: Operation.LOG_LIKELIHOOD,
-}
+IMPLIED = {Operation.DESCRIBE: Operation.DATASET, Operation.DIGEST: Operation.DATASET}
 #: Names of models and datasets.
 NAME = r"[A-Za-z0-9][\w.-]*"
 #: What ``operations`` names the gradient of the log-density with respect to x.
@@ -223,6 +219,13 @@ class ModelSpec:
         if wrt_x:
             return GRADIENT_X in self.operations
         return operation in self._offered
+
+    def check_holding(self) -> None:
+        """`NotOffered` where the model's workers cannot hold data for likelihoods."""
+        if not self.offers(Operation.LOG_LIKELIHOOD):
+            raise NotOffered(f"model {self.name!r} offers no log_likelihood, for which data are held")
+        if not self.offers(Operation.UPLOAD):
+            raise NotOffered(f"the workers of model {self.name!r} hold no data (they are ranks in C); send the rows")
 
     def check_complete(self, params: FloatArray) -> None:
         """`InvalidInput` where a server-side parameter of params (p,) has no value, which is nan."""

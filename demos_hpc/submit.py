@@ -281,6 +281,8 @@ class Submit:
         is_resident = isinstance(x, ResidentData)
         if is_resident and x.model != spec.uuid:
             raise InvalidInput(f"{x!r} was made for another model than {spec.name!r}")
+        if is_resident:
+            spec.check_holding()
         if not is_resident:
             x = read_rows(x, "x", spec.n_observables, spec)
         point = read_params(params, spec)

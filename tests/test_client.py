@@ -480,7 +480,7 @@ def test_metadata_says_what_there_is_to_know(model: RemoteModel) -> None:
     assert model.spec == LoadedModel(MODEL).spec
     assert repr(model) == (
         "<RemoteModel gaussian 1.0.0: log_density, log_density_gradient, log_likelihood, log_likelihood_gradient,"
-        " sample, evaluate, log_density_gradient_x>"
+        " sample, evaluate, log_density_gradient_x, upload>"
     )
 
 

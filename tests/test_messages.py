@@ -89,6 +89,7 @@ def test_noise_is_json_or_refused(noise: bytes) -> None:
     [
         Hello(**HELLO),  # type: ignore[arg-type]
         Welcome([HELLO], "3f"),
+        Welcome([HELLO], "3f", "{}"),
         Offer("rank 3 on node17", "numpy 2", spec={"name": "gauss"}),
         Offer("rank 3 on node17", "numpy 2", failure={"status": 3, "message": "no such file"}),
         Failure(5, "queues are full", retry_after=0.5),

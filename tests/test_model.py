@@ -136,7 +136,7 @@ def test_a_method_needs_its_columns(method: str) -> None:
 
 
 def test_operations_follow_from_the_methods() -> None:
-    assert LoadedModel(DensityOnly()).spec.operations == ("log_density", "log_likelihood")
+    assert LoadedModel(DensityOnly()).spec.operations == ("log_density", "log_likelihood", "upload")
     assert LoadedModel(Line()).spec.operations == ("evaluate",)
     assert "sample" in LoadedModel(Uniform()).spec.operations
 

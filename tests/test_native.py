@@ -424,7 +424,7 @@ def test_a_plug_in_of_an_older_version_is_served(workshop: Workshop) -> None:
         model = load(str(workshop.make(MODELS / "versions.c", *flags)), Config(threads=2))
         assert model.spec.name == "old"
         assert model.log_density(x, params).tolist() == [-10.0, -15.0]
-        assert model.spec.operations == ("log_density", "log_likelihood")
+        assert model.spec.operations == ("log_density", "log_likelihood", "upload")
 
 
 @pytest.mark.parametrize("flag", ["-DMAJOR=2", "-DMAJOR=0", "-DMINOR=1000", "-DLATER -DMINOR=1000"])

@@ -298,7 +298,7 @@ def test_spec(name, spec_name):
     spec = loaded.spec
     assert spec.name == spec_name
     titles = [operation.title for operation in Operation if operation.value <= 6]
-    assert list(spec.operations) == [*titles, "log_density_gradient_x"]
+    assert list(spec.operations) == [*titles, "log_density_gradient_x", "upload"]
     traveled = ModelSpec.from_dict(json.loads(json.dumps(spec.to_dict(), allow_nan=False)))
     assert traveled.param_names == spec.param_names
     assert {"constants", "earth", "conventions", "precision", "thread_safety"} <= set(traveled.notes)

@@ -10,14 +10,15 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from service import Service
+from service import Service, make_request, read_error
 
 import demos_hpc
 from demos_hpc import Config, Dataset, DatasetError, InvalidInput, NotOffered, RemoteModel, TooLarge
-from demos_hpc.messages import Array
+from demos_hpc.messages import Array, Flag, Kind, Offer, Operation, to_json
 from demos_hpc.reference import Reference
 from demos_hpc.residents import Residents
 from demos_hpc.testing import Gaussian, LinearGaussian
+from demos_hpc.wire import pack
 
 N = 70_001
 RNG = np.random.default_rng(21)
@@ -276,6 +277,32 @@ def test_data_of_one_model_are_not_for_another(model: RemoteModel, config: Confi
 def test_models_without_data_say_so(config: Config) -> None:
     with demos_hpc.local(Gaussian(), config=config) as model, pytest.raises(NotOffered, match="has no datasets"):
         model.resident("events")
+
+
+def test_workers_that_hold_no_data_say_so(model: RemoteModel) -> None:
+    """As ranks in C do, whose specs do not name uploads."""
+    held = model.upload(X)
+    service = Service(Gaussian(), n_offers=1, workers=0)
+    spec = {**model.spec.to_dict(), "operations": ["log_density", "log_likelihood"]}
+    rank, peer = service.add_false_worker(), service.add_peer()
+    rank.send(pack(Kind.HELLO, [to_json(Offer("rank 1", "", spec=spec).to_dict())]))
+    other = service.connect()
+    for ask in (
+        lambda: other.resident("events"),
+        lambda: other.upload(X),
+        lambda: other.log_likelihood(held, POINTS[0]),
+        lambda: other.likelihood(held, free=["mu"])([0.5]),
+    ):
+        with pytest.raises(NotOffered, match=r"hold no data \(they are ranks in C\); send the rows"):
+            ask()
+    arrays, cells = held.ask(1024)
+    for request in (
+        make_request(Operation.UPLOAD, [to_json({"upload": "5" * 64, "do": "find"})], n_rows=1),
+        make_request(Operation.LOG_LIKELIHOOD, [*arrays, POINTS[:1]], n_rows=cells, flags=Flag.RESIDENT),
+    ):
+        error = read_error(peer.ask_one(request))
+        assert isinstance(error, NotOffered)
+        assert "hold no data" in str(error)
 
 
 def test_an_upload_that_is_gone_has_to_be_brought_again(model: RemoteModel, config: Config) -> None:

@@ -147,3 +147,5 @@ def test_models_without_densities_offer_none() -> None:
     data = bytearray(pack(Kind.REQUEST, [ASKED], operation=Operation.LOG_LIKELIHOOD, flags=Flag.RESIDENT).head)
     with pytest.raises(NotOffered, match="does not offer log_likelihood of resident data"):
         make_resident_plan(SPEC.with_operations(["sample"]), Frame(read_header(data), data))
+    with pytest.raises(NotOffered, match=r"workers of model 'gaussian' hold no data \(they are ranks in C\); send"):
+        make_resident_plan(SPEC.with_operations(["log_likelihood"]), Frame(read_header(data), data))

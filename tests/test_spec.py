@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demos_hpc.errors import InvalidInput
+from demos_hpc.errors import InvalidInput, NotOffered
 from demos_hpc.messages import Operation
 from demos_hpc.spec import GRADIENT_X, ModelSpec, Observable, Output, Parameter
 
@@ -53,6 +53,14 @@ def test_columns_in_numbers() -> None:
 def test_operations_that_are_offered() -> None:
     assert [op for op in Operation if SPEC.offers(op)] == [Operation.LOG_DENSITY, Operation.SAMPLE]
     assert SPEC.with_operations(["evaluate"]).offers(Operation.EVALUATE)
+
+
+def test_data_are_held_by_those_who_say_so() -> None:
+    SPEC.with_operations(["log_likelihood", "upload"]).check_holding()
+    with pytest.raises(NotOffered, match="offers no log_likelihood, for which data are held"):
+        SPEC.check_holding()
+    with pytest.raises(NotOffered, match=r"hold no data \(they are ranks in C\); send the rows"):
+        SPEC.with_operations(["log_likelihood"]).check_holding()
 
 
 def test_a_uuid_is_made_from_the_name_unless_given() -> None:
