@@ -21,7 +21,7 @@ from .spec import ModelSpec
 #: Functions that a library may have, by the members of ``demos_functions`` (demos.h, 3).
 FUNCTIONS = ("density", "log_density", "log_density_gradient", "log_density_gradient_x", "sample", "evaluate")
 #: What programs in C read from the same file.
-OF_PROGRAMS = ("log_level", "log_file")
+OF_PROGRAMS = ("log_level", "log_file", "limits")
 SPEC = tuple(f.name for f in fields(ModelSpec) if f.name != "operations")
 #: What a model needs to say, with any function; where it has rows; where it has outputs.
 NEEDED = ("name", "parameters")

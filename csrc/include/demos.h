@@ -3,7 +3,7 @@
  *
  * For whoever has a code to be served, this header is the manual of it; docs/legacy.md has a first example. Part 1 is
  * the wire (specification: csrc/WIRE.md), 2 the table of functions that a model is, 3 the way there for a code of
- * scalar functions, 4 random numbers, 5 errors, 6 configuration, 7 what calls a model.
+ * scalar functions, 4 random numbers, 5 errors, 6 configuration, 7 what calls a model, 8 programs that are workers.
  *
  * This header is the home of every number in it. demos_hpc/wire.py, messages.py and errors.py mirror the wire, tests
  * hold them together; demos_hpc/native.py reads this very file through cffi. So it uses no preprocessor beyond what
@@ -377,6 +377,18 @@ int32_t demos_call_sample_rows(demos_caller *caller, uint64_t seed, uint64_t fir
 int32_t demos_call_log_likelihood(demos_caller *caller, size_t n, const double *x, size_t k,
                                   const double *params /* [k][p] */, size_t block_rows, double *sum /* [k][B] */,
                                   double *gradient /* [k][B][p] */, demos_error *error);
+
+/* ---- 8. A program of its own as a worker ------------------------------------------------------------------------- */
+
+/*
+ * Serves a model in this process, no Python in it, until the service is over: for programs that
+ * `demos-hpc worker --join NAME --exec ./my_model` starts. What is missing in the model's own spec comes from `spec`,
+ * the text of a description in JSON (docs/legacy.md), or where that is NULL, from the file that DEMOS_SPEC names.
+ * demos_mpi.h has the same for ranks of an MPI launch. `model` is filled in as by demos_model_init(), and stays the
+ * caller's. A model that cannot be served is no error here: whoever calls it is told why. Errors: DEMOS_INVALID_INPUT
+ * without a connection, DEMOS_SERVER_LOST, and what the server says against this worker.
+ */
+int32_t demos_serve(const demos_model *model, const char *spec, demos_error *error);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

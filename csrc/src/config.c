@@ -32,6 +32,7 @@ static const char *const OURS[] = {
     "thread_safe",
     "threads",
     "settings",
+    "limits",
     "log_level",
     "log_file",
 };
@@ -184,6 +185,27 @@ static int32_t read_flag(demos_config *config, const char *name, int32_t sets, u
     return status;
 }
 
+/* "limits": {"chunk_bytes": ...} */
+static int32_t read_limits(demos_config *config, demos_error *error) {
+    const demos_json *json = &config->file;
+    size_t limits = demos_json_find(json, 0, "limits");
+    if (limits == 0) {
+        return DEMOS_OK;
+    }
+    size_t value = demos_json_find(json, limits, "chunk_bytes");
+    if (json->values[limits].kind != DEMOS_JSON_OBJECT || value == 0 || json->values[limits].count != 1) {
+        return demos_fail(error, DEMOS_INVALID_INPUT, "\"limits\" are {\"chunk_bytes\": ...}, and nothing else");
+    }
+    int32_t status = demos_json_read_unsigned(json, value, INT64_MAX, &config->chunk_bytes, error);
+    if (status == DEMOS_OK && config->chunk_bytes == 0) {
+        status = demos_fail(error, DEMOS_INVALID_INPUT, "0 is not at least 1");
+    }
+    if (status != DEMOS_OK) {
+        demos_prefix(error, "chunk_bytes");
+    }
+    return status;
+}
+
 int32_t demos_config_complete(demos_config *config, const demos_model *model, demos_error *error) {
     int32_t status = DEMOS_OK;
     if (model->spec != NULL) {
@@ -205,7 +227,25 @@ int32_t demos_config_complete(demos_config *config, const demos_model *model, de
     for (size_t i = 0; i < COUNT(PROMISES) && status == DEMOS_OK; i++) {
         status = read_flag(config, PROMISES[i].name, 0, PROMISES[i].flag, error);
     }
-    return status == DEMOS_OK ? read_flag(config, "thread_safe", 1, DEMOS_THREAD_SAFE, error) : status;
+    if (status == DEMOS_OK) {
+        status = read_flag(config, "thread_safe", 1, DEMOS_THREAD_SAFE, error);
+    }
+    return status == DEMOS_OK ? read_limits(config, error) : status;
+}
+
+int32_t demos_config_setting(const demos_config *config, const char *name, const char *variable, char *text,
+                             size_t size, demos_error *error) {
+    size_t value = demos_json_find(&config->file, 0, name);
+    if (value == 0) {
+        const char *set = getenv(variable);
+        snprintf(text, size, "%s", set == NULL ? "" : set);
+        return DEMOS_OK;
+    }
+    int32_t status = demos_json_read_text(&config->file, value, text, size, error);
+    if (status != DEMOS_OK) {
+        demos_prefix(error, name);
+    }
+    return status;
 }
 
 void demos_config_put_spec(const demos_config *config, const demos_model *model, demos_json_writer *writer) {

@@ -1,0 +1,30 @@
+/* A program of its own as a worker, through the door: over the connection that it was handed. */
+#include <stdlib.h>
+
+#include "guard.h"
+#include "ticket.h"
+#include "worker.h"
+
+int32_t demos_serve(const demos_model *model, const char *spec, demos_error *error) {
+    demos_ticket ticket = {0};
+    char *file = NULL;
+    demos_link *link = NULL;
+    int32_t status = demos_read_ticket("worker", &ticket, error);
+    if (status == DEMOS_OK && spec == NULL) {
+        status = demos_read_spec(&file, error);
+    }
+    if (status == DEMOS_OK) {
+        status = demos_stream_open(ticket.fd, &link, error);
+    }
+    if (status == DEMOS_OK) {
+        demos_guard("demos-hpc: the code of the model has called exit(): this worker is lost\n", NULL, NULL);
+        const demos_duty duty = {
+            .name = ticket.name, .spec = spec == NULL ? file : spec, .heartbeat = ticket.heartbeat};
+        status = demos_work(link, model, &duty, error);
+        demos_link_flush(link, 1.0);
+        link->kind->close(link);
+        demos_guard(NULL, NULL, NULL);
+    }
+    free(file);
+    return status;
+}
