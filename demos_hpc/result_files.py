@@ -65,7 +65,9 @@ class Contents:
 
 
 def check_new(path: Path, *, overwrite: bool) -> None:
-    """`InvalidInput` where there is a file of this name that must not be overwritten."""
+    """`InvalidInput` where there is a file of this name that must not be overwritten, or what is no file."""
+    if path.exists() and not path.is_file():
+        raise InvalidInput(f"{path} is in the way: it is no regular file")
     if not overwrite and path.exists():
         raise InvalidInput(f"{path} exists already: choose another name, or overwrite it (--overwrite)")
 
@@ -80,6 +82,8 @@ def find_begun(path: Path) -> dict[str, Any]:
 
 def find_finished(path: Path) -> Blank | None:
     """What a file of this name has, where it is one of these and all of its rows are there."""
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
         blank = read_blank(os.path.realpath(path))
         size, end = os.stat(path).st_size, (blank.offset or 0) + blank.dtype.itemsize * math.prod(blank.shape)

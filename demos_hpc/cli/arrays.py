@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -117,7 +117,8 @@ def write_array(path: Path, names: Sequence[str], array: FloatArray, answer: Any
     with open_new(path, overwrite=overwrite) as partial:
         if path.suffix == ".npy":
             with partial.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
+                write_npy_header(file, array.dtype, array.shape)
+                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         elif path.suffix == ".csv":
             with partial.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file)
@@ -125,6 +126,13 @@ def write_array(path: Path, names: Sequence[str], array: FloatArray, answer: Any
                 writer.writerows(array.reshape(-1, len(names)).tolist())
         else:
             partial.write_text(json.dumps(to_plain(answer), allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_npy_header(file: BinaryIO, dtype: np.dtype[Any], shape: Sequence[int]) -> None:
+    """What stands in a .npy file before the values; `numpy.save` has no words for a full disk."""
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_2_0(file, header)
 
 
 @contextlib.contextmanager
@@ -167,10 +175,10 @@ def check_writable(path: Path, endings: Sequence[str], *, overwrite: bool = True
         raise InvalidInput(f"{path} cannot be written: there is no directory {path.parent}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InvalidInput(f"{path} cannot be written: permission denied")
-    if path.exists() and path.suffix not in DATA_FILES:
+    if path.exists():
         from ..result_files import check_new  # h5py takes its time
 
-        check_new(path, overwrite=overwrite)
+        check_new(path, overwrite=overwrite or path.suffix in DATA_FILES)
 
 
 def check_apart(path: Path, *read: str) -> None:

@@ -18,7 +18,7 @@ from ..remote_data import RemoteDataset
 from ..result_files import Contents
 from ..selection import read_selection
 from ..writing import Order, Written, write
-from .arrays import check_apart, open_new
+from .arrays import check_apart, open_new, write_npy_header
 from .brackets import Cutting
 from .datasets import iterate_rows, name_columns, to_text
 from .interruption import Progress
@@ -152,10 +152,8 @@ def export(
 
 
 def _write_npy(picked: Picked, path: Path, progress: Progress) -> None:
-    descr = np.lib.format.dtype_to_descr(picked.dtype)
-    header = {"descr": descr, "fortran_order": False, "shape": picked.shape}
     with path.open("wb") as file:
-        np.lib.format.write_array_header_2_0(file, header)
+        write_npy_header(file, picked.dtype, picked.shape)
         for rows in picked.blocks(progress):
             file.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
 
