@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -130,7 +131,11 @@ def _describe_solitude(config: Config) -> str:
 
 
 def serve(model: str, config: Config) -> None:
-    """Serves ``model`` as one rank of a launch: rank 0 dispatches, the others compute."""
+    """Serves ``model`` as one rank of a launch: rank 0 dispatches, the others compute.
+
+    Ctrl-C, which all ranks get, is for the analysis: it writes what it has, and the launch ends with it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     launch = Launch("server", "server", config)
     try:
         open_log(config, "worker" if launch.rank else "dispatcher", launch.name)

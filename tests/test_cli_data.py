@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 from datafiles import write_everything
+from launching import PACKAGE
 from launching import run as run_command
 from serving import serving
 from test_cli import DEMOS, GAUSSIAN, fail, invoke, read
@@ -495,6 +498,34 @@ def test_a_full_disk_while_rows_are_read(path: Path, monkeypatch: pytest.MonkeyP
     assert not [name for name in os.listdir() if name.startswith("x")]
 
 
+@pytest.mark.parametrize("name", ["x.npy", "x.csv", "x.h5"])
+def test_results_that_a_disk_has_no_room_for(path: Path, name: str) -> None:
+    """Such as a quota, or as here the process's own limit."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        said = fail("call", GAUSSIAN, "sample", "--n", "100000", "--seed", "1", "-o", name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be written: " in said
+    assert "File too large" in said
+    assert not [name for name in os.listdir() if name.startswith("x")]
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.csv", "x.h5"])
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "by a link"])
+def test_only_files_are_overwritten(path: Path, name: str, linked: bool) -> None:
+    """Whoever may write where devices are would put a file in the place of one; and a pipe would be waited for."""
+    os.mkfifo("pipe" if linked else name)
+    if linked:
+        os.symlink("pipe", name)
+    for words in (("data", "read", "data.h5", "plain"), ("call", GAUSSIAN, "sample", "--n", "5")):
+        for more in ((), ("--overwrite",)):
+            assert fail(*words, "-o", name, *more) == f"demos-hpc: {name} is in the way: it is no regular file"
+    assert stat.S_ISFIFO(os.stat(name).st_mode)
+    assert os.path.islink(name) == linked
+
+
 # ---- interruptions -------------------------------------------------------------------------------------------
 
 
@@ -690,6 +721,65 @@ def test_workers_of_its_own(model: str, path: Path) -> None:
     words = (*DEMOS, "data", "read", "data.h5", "deep.zipped", "7,:3", "-w", "2", "--json")
     done = run_command(words, cwd=path.parent, deadline=60.0, settings={})
     assert json.loads(done.out)["values"] == [70, 71, 72], done.text
+
+
+HALTED = """
+import os
+import numpy as np
+from demos_hpc import ModelSpec, Observable, Parameter
+
+class Halted:
+    observables = [Observable("energy", "GeV")]
+    spec = ModelSpec(name="halted", parameters=[Parameter("mass", "GeV", 91.0)], observables=observables, block_rows=8)
+    rows = 0
+
+    def log_density(self, x, params):
+        return -x[:, 0] * params[..., 0]
+
+    def sample(self, n, params, rng):
+        self.rows += n
+        if self.rows > 100 and os.path.exists("halt"):  # parts are of 16 rows, and 3 are ahead of what is written
+            open("halt", "w").close()
+            open("never")
+        return rng.normal(params[0], 1.0, (n, 1))
+"""
+
+
+@pytest.mark.parametrize("everybody", [True, False], ids=["group", "process"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_launch_that_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int, everybody: bool
+) -> None:
+    """A terminal tells the whole group of processes, a batch system the first of them; the same again goes on."""
+    monkeypatch.chdir(tmp_path)
+    Path("halted.py").write_text(HALTED, encoding="utf-8")
+    words = (*DEMOS, "call", "halted.py:Halted", "sample", "--n", "4000", "--seed", "1", "-w", "2", "--out", "x.h5")
+    os.mkfifo("halt")
+    os.mkfifo("never")
+    code = "import os, signal, sys; signal.signal(2, signal.default_int_handler); os.execv(sys.argv[1], sys.argv[1:])"
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", code, *words],
+            env={**os.environ, "PYTHONPATH": PACKAGE},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as child,
+        open("halt", encoding="ascii"),
+    ):  # a worker has come so far
+        (os.killpg if everybody else os.kill)(child.pid, number)
+        _, said = child.communicate()
+    assert child.returncode == status, said
+    assert "Traceback" not in said
+    assert not Path("x.h5").exists()
+    assert Path("x.h5.partial").exists(), said
+    os.unlink("halt")
+    done = run_command(words, cwd=tmp_path, deadline=60.0, settings={})
+    assert done.code == 0, done.text
+    assert "of 4000 rows: going on" in done.err
+    with h5py.File("x.h5") as file:
+        np.testing.assert_array_equal(file["sample"][()], demos_hpc.local("halted.py:Halted").sample(4000, seed=1))
 
 
 def test_a_server_of_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
