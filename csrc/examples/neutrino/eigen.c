@@ -88,7 +88,7 @@ static inline void compute_sine(double x, double *sine, double *cosine) {
     *cosine = fabs(quarter + 0.5) == 0.5 ? cos_r : -cos_r; /* -1, 0 */
 }
 
-NEUTRINO_WIDE void compute_sines(const tracks angle, tracks sine, tracks cosine) {
+NEUTRINO_WIDE static void find_sines(const double *restrict angle, double *restrict sine, double *restrict cosine) {
     for (int t = 0; t < TRACKS; t++) {
         double s, c;
         compute_sine(angle[t], &s, &c);
@@ -96,3 +96,5 @@ NEUTRINO_WIDE void compute_sines(const tracks angle, tracks sine, tracks cosine)
         cosine[t] = c;
     }
 }
+
+void compute_sines(const tracks angle, tracks sine, tracks cosine) { find_sines(angle, sine, cosine); }

@@ -128,12 +128,12 @@ void oscillate(const mixing_matrices *matrices, const path *way, enum neutrino_f
 /* sin(x) / x; `sine` is sin(x). */
 static inline double sinc(double x, double sine) {
     double z = x * x;
-    double series = 1 - z / 156;
-    series = 1 - z / 110 * series;
-    series = 1 - z / 72 * series;
-    series = 1 - z / 42 * series;
-    series = 1 - z / 20 * series;
-    series = 1 - z / 6 * series;
+    double series = 1 - z * (1.0 / 156);
+    series = 1 - z * (1.0 / 110) * series;
+    series = 1 - z * (1.0 / 72) * series;
+    series = 1 - z * (1.0 / 42) * series;
+    series = 1 - z * (1.0 / 20) * series;
+    series = 1 - z * (1.0 / 6) * series;
     return z < 0.1 ? series : sine / (z < 0.1 ? 1 : x);
 }
 
@@ -173,8 +173,8 @@ NEUTRINO_WIDE static void add_slopes(const layer *restrict l, const state *restr
 
 /* The column sum_a w_a A_a* W_a^+, and the share of dW in the gradient at the source. */
 NEUTRINO_WIDE static void start_column(const mixing_matrices *restrict m, const state *restrict amplitude,
-                                       const tracks *restrict weight, const state *restrict row,
-                                       state *restrict column, tracks *restrict by_basis) {
+                                       tracks *restrict weight, const state *restrict row, state *restrict column,
+                                       tracks *restrict by_basis) {
     for (int t = 0; t < TRACKS; t++) {
         for (int k = 0; k < 3; k++) {
             double re = 0, im = 0;
@@ -216,8 +216,7 @@ NEUTRINO_WIDE static void end_column(const mixing_matrices *restrict m, enum neu
 }
 
 void oscillate_gradient(const mixing_matrices *matrices, const path *way, enum neutrino_flavor final,
-                        const double *energy, const tracks weight[3], tracks probability[3],
-                        tracks gradient[N_MIXING]) {
+                        const double *energy, tracks weight[3], tracks probability[3], tracks gradient[N_MIXING]) {
     static const int PLACES[4] = {0, 1, 4, 5}; /* of s12sq, s13sq, dm21, dm31 */
     state row, middles[MOST_LAYERS], amplitude, column, middle;
     tracks by_mass[6];

@@ -30,11 +30,11 @@ typedef struct mixing {
 
 /* What the mixing is made of, for neutrinos or antineutrinos; symmetric matrices are xx, yy, zz, xy, xz, yz. */
 typedef struct mixing_matrices {
-    double mass[6];                   /* M in vacuum times 2E, eV^2 */
-    double mass_slopes[4][6];         /* by s12sq, s13sq, dm21, dm31 */
-    double squares[3];                /* its eigenvalues, eV^2 */
-    double vectors[3][3];             /* its eigenvectors, in columns */
-    double re[3][3], im[3][3];        /* W; rows are flavors */
+    double mass[6];                              /* M in vacuum times 2E, eV^2 */
+    double mass_slopes[4][6];                    /* by s12sq, s13sq, dm21, dm31 */
+    double squares[3];                           /* its eigenvalues, eV^2 */
+    double vectors[3][3];                        /* its eigenvectors, in columns */
+    double re[3][3], im[3][3];                   /* W; rows are flavors */
     double slope_re[2][3][3], slope_im[2][3][3]; /* by s23sq, delta */
 } mixing_matrices;
 
@@ -47,8 +47,8 @@ typedef struct eigensystem {
 /* A layer as the tracks cross it. Phases are relative to the first eigenvalue's, which changes no probability. */
 typedef struct layer {
     const eigensystem *eigen;
-    tracks length;              /* km; 0 where a track misses the layer */
-    tracks cosine[2], sine[2];  /* of (l_k - l_0) L / 2, k = 1, 2 */
+    tracks length;             /* km; 0 where a track misses the layer */
+    tracks cosine[2], sine[2]; /* of (l_k - l_0) L / 2, k = 1, 2 */
 } layer;
 
 /* Three complex amplitudes. */
@@ -78,7 +78,6 @@ void oscillate(const mixing_matrices *matrices, const path *way, enum neutrino_f
 /* The same, and the gradient of sum_a weight_a P[a -> final] in the order and the units of `mixing`. At the ends of
  * [0, 1] the derivative by a squared sine is infinite in general; a large finite one is returned. */
 void oscillate_gradient(const mixing_matrices *matrices, const path *way, enum neutrino_flavor final,
-                        const double *energy, const tracks weight[3], tracks probability[3],
-                        tracks gradient[N_MIXING]);
+                        const double *energy, tracks weight[3], tracks probability[3], tracks gradient[N_MIXING]);
 
 #endif

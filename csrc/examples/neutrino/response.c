@@ -1,0 +1,212 @@
+#include "response.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "wide.h"
+
+static const double PI = 3.14159265358979323846, ROOT_2 = 1.41421356237309504880, ROOT_2_PI = 2.50662827463100050242;
+const double ENERGY_WINDOW[2] = {3, 60}, ZENITH_WINDOW[2] = {-1, 0};
+
+static double normal_cdf(double pull) { return (1 + erf(pull / ROOT_2)) / 2; }
+
+double response_log_mean(const rates *r, int i, double scale) { return r->log_energy[i] + log1p(scale); }
+
+/* ---- Chebyshev polynomials -------------------------------------------------------------------------------------- */
+
+/* The points of panel k of n, Chebyshev's of the first kind. */
+static double panel_point(double lower, double upper, int n, int k, int point) {
+    double half = (upper - lower) / (2 * n);
+    return lower + half * (2 * k + 1 + cos(PI * (point + 0.5) / DEGREES));
+}
+
+/* Discrete orthogonality: Press et al., Numerical Recipes, 2007, 5.8. */
+static void make_transform(double transform[DEGREES][DEGREES]) {
+    for (int degree = 0; degree < DEGREES; degree++) {
+        for (int point = 0; point < DEGREES; point++) {
+            double scale = (degree == 0 ? 1.0 : 2.0) / DEGREES;
+            transform[degree][point] = scale * cos(PI * degree * (point + 0.5) / DEGREES);
+        }
+    }
+}
+
+/* Rows of values at the points of panels to rows of coefficients, in place. */
+NEUTRINO_WIDE static void transform_panels(const response *d, int n_panels, double (*rows)[N_ENERGIES]) {
+    for (int panel = 0; panel < n_panels; panel++, rows += DEGREES) {
+        double done[DEGREES][N_ENERGIES];
+        for (int degree = 0; degree < DEGREES; degree++) {
+            memset(done[degree], 0, sizeof done[degree]);
+            for (int point = 0; point < DEGREES; point++) {
+                for (int i = 0; i < N_ENERGIES; i++) {
+                    done[degree][i] += d->transform[degree][point] * rows[point][i];
+                }
+            }
+        }
+        memcpy(rows, done, sizeof done);
+    }
+}
+
+/* Which panel x in [0, 1] is in, and the polynomials there. */
+static int find_panel(double x, int n_panels, double polynomial[DEGREES]) {
+    int panel = (int)(x * n_panels);
+    panel = panel < 0 ? 0 : panel >= n_panels ? n_panels - 1 : panel;
+    double t = 2 * (x * n_panels - panel) - 1;
+    polynomial[0] = 1;
+    polynomial[1] = t;
+    for (int k = 2; k < DEGREES; k++) {
+        polynomial[k] = 2 * t * polynomial[k - 1] - polynomial[k - 2];
+    }
+    return panel;
+}
+
+/* ---- The zenith angle ------------------------------------------------------------------------------------------- */
+
+void response_make(const rates *r, response *d) {
+    make_transform(d->transform);
+    d->log_window[0] = log(ENERGY_WINDOW[0]);
+    d->log_window[1] = log(ENERGY_WINDOW[1]);
+    for (int i = 0; i < N_ENERGIES; i++) {
+        d->energy_width[i] = sqrt(0.1 * 0.1 + 0.6 * 0.6 / r->energy[i]);
+        d->zenith_width[i] = 0.04 + 0.35 / sqrt(r->energy[i]);
+    }
+    for (int j = 0; j < N_ZENITHS; j++) {
+        double rows[ZENITH_TERMS][N_ENERGIES];
+        for (int i = 0; i < N_ENERGIES; i++) {
+            double width = d->zenith_width[i];
+            double lower = (ZENITH_WINDOW[0] - r->cos_zenith[j]) / width;
+            double upper = (ZENITH_WINDOW[1] - r->cos_zenith[j]) / width;
+            double height = 1 / (ROOT_2_PI * width * (normal_cdf(upper) - normal_cdf(lower)));
+            for (int g = 0; g < ZENITH_TERMS; g++) {
+                double c = panel_point(ZENITH_WINDOW[0], ZENITH_WINDOW[1], ZENITH_PANELS, g / DEGREES, g % DEGREES);
+                double pull = (c - r->cos_zenith[j]) / width;
+                rows[g][i] = height * exp(-0.5 * pull * pull);
+            }
+        }
+        transform_panels(d, ZENITH_PANELS, rows);
+        for (int g = 0; g < ZENITH_TERMS; g++) {
+            memcpy(d->zenith_kernel[g][j], rows[g], sizeof rows[g]);
+        }
+    }
+}
+
+NEUTRINO_WIDE static void smear_zenith(const response *restrict d, nodes *restrict field,
+                                       double (*restrict smeared)[ZENITH_TERMS]) {
+    for (int g = 0; g < ZENITH_TERMS; g++) {
+        const double(*kernel)[N_ENERGIES] = d->zenith_kernel[g];
+        double(*f)[N_ENERGIES] = *field;
+        double sum[N_ENERGIES] = {0};
+        for (int j = 0; j < N_ZENITHS; j += 4) {
+            for (int i = 0; i < N_ENERGIES; i++) {
+                sum[i] += kernel[j][i] * f[j][i] + kernel[j + 1][i] * f[j + 1][i] + kernel[j + 2][i] * f[j + 2][i] +
+                          kernel[j + 3][i] * f[j + 3][i];
+            }
+        }
+        for (int i = 0; i < N_ENERGIES; i++) {
+            smeared[i][g] = sum[i];
+        }
+    }
+}
+
+/* ---- The energy ------------------------------------------------------------------------------------------------- */
+
+static void make_energy_kernels(const rates *r, const response *d, double scale, int gradient, expansion *e) {
+    for (int h = 0; h < ENERGY_TERMS; h++) {
+        double u = panel_point(d->log_window[0], d->log_window[1], ENERGY_PANELS, h / DEGREES, h % DEGREES);
+        for (int i = 0; i < N_ENERGIES; i++) {
+            double width = d->energy_width[i], pull = (u - response_log_mean(r, i, scale)) / width;
+            e->kernel[h][i] = exp(-0.5 * pull * pull) / (ROOT_2_PI * width);
+            e->by_scale[h][i] = e->kernel[h][i] * pull / (width * (1 + scale));
+        }
+    }
+    transform_panels(d, ENERGY_PANELS, e->kernel);
+    if (gradient) {
+        transform_panels(d, ENERGY_PANELS, e->by_scale);
+        for (int h = 0; h < ENERGY_TERMS; h++) {
+            for (int i = 0; i < N_ENERGIES; i++) {
+                e->by_index[h][i] = -r->log_energy[i] * e->kernel[h][i];
+            }
+        }
+    }
+}
+
+NEUTRINO_WIDE static void smear_energy(double (*restrict kernel)[N_ENERGIES], double (*restrict smeared)[ZENITH_TERMS],
+                                       double (*restrict terms)[ZENITH_TERMS]) {
+    for (int h = 0; h < ENERGY_TERMS; h++) {
+        double sum[ZENITH_TERMS] = {0};
+        for (int i = 0; i < N_ENERGIES; i += 4) {
+            const double *k = kernel[h] + i;
+            const double *s = smeared[i];
+            for (int g = 0; g < ZENITH_TERMS; g++) {
+                sum[g] += k[0] * s[g] + k[1] * s[ZENITH_TERMS + g] + k[2] * s[2 * ZENITH_TERMS + g] +
+                          k[3] * s[3 * ZENITH_TERMS + g];
+            }
+        }
+        memcpy(terms[h], sum, sizeof sum);
+    }
+}
+
+/* The rate in the window, and its derivatives. */
+static void find_norm(const rates *r, const response *d, double scale, int gradient, nodes *fields, double *norm) {
+    memset(norm, 0, N_FIELDS * sizeof *norm);
+    for (int i = 0; i < N_ENERGIES; i++) {
+        double accepted = 0, slope = 0, width = d->energy_width[i];
+        for (int end = 0; end < 2; end++) {
+            double pull = (d->log_window[end] - response_log_mean(r, i, scale)) / width, sign = end ? 1 : -1;
+            accepted += sign * normal_cdf(pull);
+            slope -= sign * exp(-0.5 * pull * pull) / (ROOT_2_PI * width * (1 + scale));
+        }
+        double sum[N_FIELDS] = {0};
+        for (int f = 0; f < (gradient ? N_FIELDS : 1); f++) {
+            for (int j = 0; j < N_ZENITHS; j++) {
+                sum[f] += fields[f][j][i];
+            }
+            norm[f] += sum[f] * accepted;
+        }
+        norm[1 + DGAMMA] -= r->log_energy[i] * sum[0] * accepted;
+        norm[1 + DE] += sum[0] * slope;
+    }
+}
+
+void expansion_make(const rates *r, const response *d, double scale, int gradient, nodes *fields, expansion *e) {
+    make_energy_kernels(r, d, scale, gradient, e);
+    find_norm(r, d, scale, gradient, fields, e->norm);
+    for (int f = 0; f < (gradient ? N_FIELDS : 1); f++) {
+        int follows = f == 1 + DGAMMA || f == 1 + DE; /* from the rate */
+        if (!follows) {
+            smear_zenith(d, &fields[f], e->smeared[f]);
+        }
+        smear_energy(f == 1 + DGAMMA ? e->by_index
+                     : f == 1 + DE   ? e->by_scale
+                                     : e->kernel,
+                     e->smeared[follows ? 0 : f], e->terms[f]);
+    }
+}
+
+/* ---- One event -------------------------------------------------------------------------------------------------- */
+
+NEUTRINO_WIDE static double sum_terms(const double *restrict terms, const double *restrict by_energy,
+                                      const double *restrict by_zenith) {
+    double sum[DEGREES] = {0}, part[8];
+    for (int h = 0; h < DEGREES; h += 4) {
+        const double *row = terms + h * ZENITH_TERMS;
+        for (int g = 0; g < DEGREES; g++) {
+            sum[g] += by_energy[h] * row[g] + by_energy[h + 1] * row[ZENITH_TERMS + g] +
+                      by_energy[h + 2] * row[2 * ZENITH_TERMS + g] + by_energy[h + 3] * row[3 * ZENITH_TERMS + g];
+        }
+    }
+    for (int g = 0; g < 8; g++) {
+        part[g] = sum[g] * by_zenith[g] + sum[g + 8] * by_zenith[g + 8] + sum[g + 16] * by_zenith[g + 16];
+    }
+    return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+}
+
+void expansion_evaluate(const response *d, const expansion *e, double log_energy, double cos_zenith, int n_fields,
+                        double *value) {
+    double by_energy[DEGREES], by_zenith[DEGREES];
+    double x = (log_energy - d->log_window[0]) / (d->log_window[1] - d->log_window[0]);
+    double y = (cos_zenith - ZENITH_WINDOW[0]) / (ZENITH_WINDOW[1] - ZENITH_WINDOW[0]);
+    int h = DEGREES * find_panel(x, ENERGY_PANELS, by_energy), g = DEGREES * find_panel(y, ZENITH_PANELS, by_zenith);
+    for (int f = 0; f < n_fields; f++) {
+        value[f] = sum_terms(&e->terms[f][h][g], by_energy, by_zenith);
+    }
+}
