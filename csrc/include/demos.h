@@ -3,7 +3,8 @@
  *
  * For whoever has a code to be served, this header is the manual of it; docs/legacy.md has a first example. Part 1 is
  * the wire (specification: csrc/WIRE.md), 2 the table of functions that a model is, 3 the way there for a code of
- * scalar functions, 4 random numbers, 5 errors, 6 configuration, 7 what calls a model, 8 programs that are workers.
+ * scalar functions, 4 random numbers, 5 errors, 6 configuration, 7 what calls a model, 8 programs that are workers,
+ * 9 programs that call models.
  *
  * This header is the home of every number in it. demos_hpc/wire.py, messages.py and errors.py mirror the wire, tests
  * hold them together; demos_hpc/native.py reads this very file through cffi. So it uses no preprocessor beyond what
@@ -389,6 +390,61 @@ int32_t demos_call_log_likelihood(demos_caller *caller, size_t n, const double *
  * without a connection, DEMOS_SERVER_LOST, and what the server says against this worker.
  */
 int32_t demos_serve(const demos_model *model, const char *spec, demos_error *error);
+
+/* ---- 9. Clients -------------------------------------------------------------------------------------------------- */
+
+/*
+ * A model that is served elsewhere, called from C. Here for programs that `demos-hpc ticket NAME -- ./my_analysis`
+ * starts; demos_mpi.h has the same for ranks of an MPI launch.
+ *
+ * n rows of d observables, p parameters, m points, q outputs; all arrays are C-contiguous doubles of the caller, written
+ * to before the call returns. `params` NULL means the server's own parameters (demos_client_set_params()). Points
+ * outside of the parameters' bounds have log-density -inf and gradient 0. Calls wait for their answer, at most until
+ * demos_client_timeout(). One thread at a time uses the clients of a process. Statuses are those of the server
+ * (DEMOS_MODEL_FAILED, DEMOS_NOT_OFFERED, DEMOS_BUSY, ...), DEMOS_INVALID_INPUT, DEMOS_DEADLINE, DEMOS_SERVER_LOST.
+ */
+typedef struct demos_client demos_client;
+
+/* `model` is a name or UUID, NULL where only one is served. */
+int32_t demos_connect(const char *model, demos_client **client, demos_error *error);
+/* The end of a client, of the last one the end of the connection; NULL is nothing. */
+void demos_disconnect(demos_client *client);
+
+/* d, p and q. */
+size_t demos_client_observables(const demos_client *client);
+size_t demos_client_params(const demos_client *client);
+size_t demos_client_outputs(const demos_client *client);
+/* What the server says of the model now, in JSON (csrc/WIRE.md, 10); lasts until it is asked again. NULL for an error. */
+const char *demos_client_metadata(demos_client *client, demos_error *error);
+/* The server's own parameters [p] now; nan where there is none. */
+int32_t demos_client_defaults(demos_client *client, double *params, demos_error *error);
+/* Changes them for everybody, `changes` being an object such as {"mass": 91.2}; *revision is their new one, or NULL. */
+int32_t demos_client_set_params(demos_client *client, const char *changes, uint32_t *revision, demos_error *error);
+/* Seconds that a call may take from now on; 600 at first. */
+void demos_client_timeout(demos_client *client, double seconds);
+
+/* log P(x_i | params); params_stride is 0 for one point [p], p for a point for each row [n][p]. */
+int32_t demos_client_log_density(demos_client *client, size_t n, const double *x /* [n][d] */, const double *params,
+                                 size_t params_stride, double *value /* [n] */, demos_error *error);
+/* The same with its gradient by params, or by x. */
+int32_t demos_client_log_density_gradient(demos_client *client, size_t n, const double *x, const double *params,
+                                          size_t params_stride, double *value, double *gradient /* [n][p] */,
+                                          demos_error *error);
+int32_t demos_client_log_density_gradient_x(demos_client *client, size_t n, const double *x, const double *params,
+                                            size_t params_stride, double *value, double *gradient /* [n][d] */,
+                                            demos_error *error);
+/* Sums of log P over all rows, for each of k points, and their gradients unless that is NULL; the same to the last bit
+ * for any number of workers. */
+int32_t demos_client_log_likelihood(demos_client *client, size_t n, const double *x, size_t k,
+                                    const double *params /* [k][p] */, double *value /* [k] */,
+                                    double *gradient /* [k][p] */, demos_error *error);
+/* Draws first_row to first_row + n of the sequence that the seed names; first_row is a multiple of the model's
+ * block_rows, 0 for the beginning. */
+int32_t demos_client_sample(demos_client *client, uint64_t seed, uint64_t first_row, size_t n,
+                            const double *params /* [p] */, double *x /* [n][d] */, demos_error *error);
+/* The forward map at m points. */
+int32_t demos_client_evaluate(demos_client *client, size_t m, const double *params /* [m][p] */,
+                              double *out /* [m][q] */, demos_error *error);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -25,6 +25,17 @@ extern "C" {
  */
 int32_t demos_mpi_serve(const demos_model *model, const char *spec, demos_error *error);
 
+/*
+ * Connects to a model of the launch, as demos_connect() does through the door; without a launch it does that. All ranks
+ * of an analysis call it, and end by demos_disconnect(), which ends MPI as well where this began it. Ranks that were
+ * started by the same words belong together: demos_mpi_comm() has these, in place of MPI_COMM_WORLD, which all ranks of
+ * the launch share with the server's. A program that calls MPI_Init() by itself does so before, and MPI_Finalize()
+ * after.
+ */
+int32_t demos_mpi_connect(const char *model, demos_client **client, demos_error *error);
+/* Those ranks; MPI_COMM_NULL before the first connection and after the last. */
+MPI_Comm demos_mpi_comm(void);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

@@ -122,6 +122,9 @@ static int32_t read_address(const char *address, char neighborhood[256], char na
     char *const texts[] = {neighborhood, name, host};
     uint64_t number = 0;
     int32_t status = demos_json_open(&json, address, strlen(address), error);
+    if (status == DEMOS_OK && (json.values[0].kind != DEMOS_JSON_ARRAY || json.values[0].count != 4)) {
+        status = demos_fail(error, DEMOS_BAD_FRAME, "the address of a bell, %.200s, is none", address);
+    }
     size_t value = status == DEMOS_OK ? demos_json_first(&json, 0) : 0;
     for (int i = 0; i < 3 && status == DEMOS_OK; i++) {
         status = demos_json_read_text(&json, value, texts[i], 256, error);

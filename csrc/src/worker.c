@@ -11,6 +11,7 @@
 #include "chunk.h"
 #include "error.h"
 #include "offer.h"
+#include "refusal.h"
 
 /* Longest wait at a time, and longest time given to an answer to leave before the next chunk is begun, seconds. */
 static const double LONGEST_WAIT = 1.0, LONGEST_FLUSH = 0.02;
@@ -104,23 +105,6 @@ static int32_t cancel(worker *w, uint64_t id, demos_error *error) {
     return status;
 }
 
-/* What was offered is not wanted. */
-static int32_t read_refusal(const demos_frame *frame, demos_error *error) {
-    const char *text;
-    size_t length;
-    demos_json json;
-    char message[DEMOS_MESSAGE_BYTES] = "the server has refused this worker";
-    if (demos_frame_read_text(frame, &text, &length, NULL) == DEMOS_OK &&
-        demos_json_open(&json, text, length, NULL) == DEMOS_OK) {
-        size_t value = demos_json_find(&json, 0, "message");
-        if (value != 0) {
-            demos_json_read_text(&json, value, message, sizeof message, NULL);
-        }
-        demos_json_close(&json);
-    }
-    return demos_fail(error, frame->header.status, "%s", message);
-}
-
 static int32_t take(worker *w, demos_frame *frame, demos_error *error) {
     int32_t status = DEMOS_OK;
     switch (frame->header.kind) {
@@ -133,8 +117,8 @@ static int32_t take(worker *w, demos_frame *frame, demos_error *error) {
     case DEMOS_END:
         w->is_over = 1;
         break;
-    case DEMOS_REPLY:
-        status = frame->header.status == DEMOS_OK ? DEMOS_OK : read_refusal(frame, error);
+    case DEMOS_REPLY: /* what was offered is not wanted */
+        status = frame->header.status == DEMOS_OK ? DEMOS_OK : demos_read_refusal(frame, error);
         break;
     default:
         break;
