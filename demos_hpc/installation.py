@@ -15,6 +15,8 @@ PACKAGE = Path(__file__).resolve().parent
 SOURCE = PACKAGE.parent
 HEADER = "demos.h"
 LIBRARY = "libdemos.so"
+#: What ranks of MPI launches need beside it.
+MPI_LIBRARY = "libdemos_mpi.so"
 #: What a system's own library is called, for the dynamic linker.
 INSTALLED = "libdemos.so.1"
 BUILT = "built.json"
@@ -31,6 +33,10 @@ class Installation:
     #: With what it was built, and what was left out and why; () where nobody wrote it down.
     compilers: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    #: Directory of libdemos_mpi, None where there is none, and what a compiler and a linker need to know of its MPI.
+    mpi: Path | None = None
+    mpi_cflags: tuple[str, ...] = ()
+    mpi_libs: tuple[str, ...] = ()
 
     @property
     def cflags(self) -> str:
@@ -48,6 +54,22 @@ class Installation:
         if self.is_bare:
             return "-ldemos"
         return f"-L{self.library.parent} -Wl,-rpath,{self.library.parent} -ldemos"
+
+    def find_mpi(self) -> tuple[str, str]:
+        """What a compiler and a linker need for ranks of MPI launches.
+
+        Raises
+        ------
+        InvalidInput
+            Where there is no libdemos_mpi.
+        """
+        if self.mpi is None:
+            raise InvalidInput(
+                f"this installation has no libdemos_mpi ({'; '.join(self.left_out) or 'it was built without MPI'}):"
+                " install demos-hpc again where `mpicc` is found, in PATH or beside Python"
+            )
+        libs = f"-L{self.mpi} -Wl,-rpath,{self.mpi} -ldemos_mpi"
+        return " ".join([self.cflags, *self.mpi_cflags]), " ".join([libs, self.libs, *self.mpi_libs])
 
 
 def find_installation(config: Config) -> Installation:
@@ -80,7 +102,11 @@ def _describe(include: Path, library: Path, record: Path) -> Installation:
         built = json.loads((record / BUILT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return Installation(include, library)
-    return Installation(include, library, _to_texts(built.get("compilers")), _to_texts(built.get("left_out")))
+    places = library.parent, library.parent / "mpi"
+    mpi = next((place for place in places if (place / MPI_LIBRARY).is_file()), None)
+    words = (_to_texts(built.get(name)) for name in ("compilers", "left_out", "mpi_cflags", "mpi_libs"))
+    compilers, left_out, mpi_cflags, mpi_libs = words
+    return Installation(include, library, compilers, left_out, mpi, mpi_cflags, mpi_libs)
 
 
 def _to_texts(items: Sequence[str] | None) -> tuple[str, ...]:

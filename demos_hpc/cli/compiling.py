@@ -8,7 +8,7 @@ import typer
 
 from ..config import Config
 from ..errors import DemosError
-from ..installation import find_installation
+from ..installation import MPI_LIBRARY, find_installation
 from .examination import Json
 from .output import print_json
 
@@ -20,11 +20,14 @@ def register(app: typer.Typer) -> None:
 def config(
     cflags: Annotated[bool, typer.Option("--cflags", help="Only what finds the header: -I...")] = False,
     libs: Annotated[bool, typer.Option("--libs", help="Only what links a program or library: -L... -ldemos")] = False,
+    mpi: Annotated[bool, typer.Option("--mpi", help="For programs that are ranks of MPI launches.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say where the header and the library for models in C, C++ and Fortran are, and what was left out when built.
 
     cc -shared -fPIC -O2 $(demos-hpc config --cflags) my_model.c -o libmy_model.so $(demos-hpc config --libs)
+
+    c++ -O2 $(demos-hpc config --mpi --cflags) my_server.cpp -o my_server $(demos-hpc config --mpi --libs)
     """
     from ..native import open_library
 
@@ -36,14 +39,16 @@ def config(
         problem = error
     if problem is not None and libs:
         raise problem
+    to_compile, to_link = installation.find_mpi() if mpi else (installation.cflags, installation.libs)
     if cflags or libs:
-        typer.echo(" ".join([installation.cflags] * cflags + [installation.libs] * libs))
+        typer.echo(" ".join([to_compile] * cflags + [to_link] * libs))
         return
     found = {
         "include": str(installation.include),
         "library": None if problem else str(installation.library),
-        "cflags": installation.cflags,
-        "libs": None if problem else installation.libs,
+        "library_mpi": None if installation.mpi is None else str(installation.mpi / MPI_LIBRARY),
+        "cflags": to_compile,
+        "libs": None if problem else to_link,
         "compilers": list(installation.compilers),
         "left_out": list(installation.left_out),
     }
@@ -53,6 +58,6 @@ def config(
     for name, value in found.items():
         text = "; ".join(value) if isinstance(value, list) else value
         if text:
-            typer.echo(f"{name:10} {text}")
+            typer.echo(f"{name:12} {text}")
     if problem is not None:
-        typer.echo(f"{'library':10} none: {problem}")
+        typer.echo(f"{'library':12} none: {problem}")
