@@ -71,9 +71,7 @@ def test_the_library_is_searched_in_order(places: tuple[Path, Path], tmp_path: P
 
 def test_what_ranks_of_launches_need(places: tuple[Path, Path]) -> None:
     package, source = places
-    with pytest.raises(
-        InvalidInput, match=r"no libdemos_mpi \(it was built without MPI\): install .* `mpicc`"
-    ):
+    with pytest.raises(InvalidInput, match=r"no libdemos_mpi \(it was built without MPI\): install .* `mpicc`"):
         find_installation(Config()).find_mpi()
     put(package / "lib", package / "lib", left_out=["libdemos_mpi: no mpicc"])
     with pytest.raises(InvalidInput, match=r"no libdemos_mpi \(libdemos_mpi: no mpicc\)"):
