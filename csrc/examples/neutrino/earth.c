@@ -17,31 +17,37 @@ void matter_make(const mixing_matrices *matrices, double sign, const double *ene
 /* From the middle of the chord to the sphere around shell s, km; 0 where the way passes outside of it. */
 static double half_chord(int s, double cos_zenith) {
     double impact_squared = RADIUS[SHELLS - 1] * RADIUS[SHELLS - 1] * (1 - cos_zenith * cos_zenith);
-    return sqrt(fmax(RADIUS[s] * RADIUS[s] - impact_squared, 0));
+    double squared = RADIUS[s] * RADIUS[s] - impact_squared;
+    return squared > 0 ? sqrt(squared) : 0;
 }
 
-/* Returns whether any track crosses the shell. The innermost shell is one layer, the others are crossed twice. */
+/* The innermost shell is one layer, the others are crossed twice. */
+static double shell_length(int s, double cos_zenith) {
+    return s == 0 ? 2 * half_chord(s, cos_zenith) : half_chord(s, cos_zenith) - half_chord(s - 1, cos_zenith);
+}
+
+static double atmosphere_length(double cos_zenith) {
+    double half = RADIUS[SHELLS - 1] * fabs(cos_zenith);
+    return sqrt(half * half + (2 * RADIUS[SHELLS - 1] + PRODUCTION_HEIGHT) * PRODUCTION_HEIGHT) - half;
+}
+
+/* Of a shell, or of the atmosphere where s is none. Returns whether any track crosses it. */
 static int set_lengths(int s, const double *cos_zenith, tracks length) {
-    double longest = 0;
+    int is_crossed = 0;
     for (int t = 0; t < TRACKS; t++) {
-        double outer = half_chord(s, cos_zenith[t]);
-        length[t] = s == 0 ? 2 * outer : outer - half_chord(s - 1, cos_zenith[t]);
-        longest = fmax(longest, length[t]);
+        if (t > 0 && cos_zenith[t] == cos_zenith[t - 1]) {
+            length[t] = length[t - 1];
+        } else {
+            length[t] = s < SHELLS ? shell_length(s, cos_zenith[t]) : atmosphere_length(cos_zenith[t]);
+        }
+        is_crossed |= length[t] > 0;
     }
-    return longest > 0;
-}
-
-static void set_atmosphere(const double *cos_zenith, tracks length) {
-    for (int t = 0; t < TRACKS; t++) {
-        double half = RADIUS[SHELLS - 1] * fabs(cos_zenith[t]);
-        double excess = (2 * RADIUS[SHELLS - 1] + PRODUCTION_HEIGHT) * PRODUCTION_HEIGHT;
-        length[t] = sqrt(half * half + excess) - half;
-    }
+    return is_crossed;
 }
 
 void crossing_make(const matter *m, const double *cos_zenith, crossing *c) {
     c->atmosphere.eigen = &m->vacuum;
-    set_atmosphere(cos_zenith, c->atmosphere.length);
+    set_lengths(SHELLS, cos_zenith, c->atmosphere.length);
     layer_set_phases(&c->atmosphere);
     c->way.n = 0;
     c->way.layers[c->way.n++] = &c->atmosphere;

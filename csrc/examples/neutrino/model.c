@@ -12,6 +12,7 @@
 
 #include <demos.h>
 
+#include "events.h"
 #include "spec.h"
 #include "tables.h"
 
@@ -44,14 +45,18 @@ static double penalize_row(const double *x, double of_params) {
 
 /* ---- Density ---------------------------------------------------------------------------------------------------- */
 
-/* log P, and its gradient unless that is NULL. */
-static double compute_row(const response *d, const expansion *e, const double *x, double *gradient) {
-    double field[N_FIELDS], log_energy = log(x[0]);
-    expansion_evaluate(d, e, log_energy, x[1], gradient == NULL ? 1 : N_FIELDS, field);
-    for (int k = 0; gradient != NULL && k < N_PARAMS; k++) {
-        gradient[k] = field[1 + k] / field[0] - e->norm[1 + k] / e->norm[0];
+/* Of at most EVENTS rows; t is NULL where none of them is in the support. */
+static void compute_rows(const tables *all, const table *t, size_t n, const double *x, double of_params, double *value,
+                         double *gradient) {
+    for (size_t i = 0; i < n; i++) {
+        value[i] = penalize_row(x + N_OBSERVABLES * i, of_params);
+        for (size_t k = 0; gradient != NULL && k < N_PARAMS; k++) {
+            gradient[i * N_PARAMS + k] = isnan(value[i]) ? NAN : 0;
+        }
     }
-    return log(field[0] / e->norm[0]) - log_energy;
+    if (t != NULL) {
+        events_compute(&all->response, &t->density, n, x, value, gradient);
+    }
 }
 
 static int32_t compute(tables *all, size_t n, const double *x, const double *params, double *value, double *gradient,
@@ -61,16 +66,9 @@ static int32_t compute(tables *all, size_t n, const double *x, const double *par
     if (of_params == 0 && (t = tables_take(all, params, gradient != NULL)) == NULL) {
         return demos_fail(error, DEMOS_MODEL_FAILED, "no memory for the table of a point, %zu bytes", sizeof *t);
     }
-    for (size_t i = 0; i < n; i++, x += N_OBSERVABLES) {
-        double *slopes = gradient == NULL ? NULL : gradient + i * N_PARAMS;
-        value[i] = penalize_row(x, of_params);
-        if (value[i] == 0) {
-            value[i] = compute_row(&all->response, &t->density, x, slopes);
-        } else if (slopes != NULL) {
-            for (int k = 0; k < N_PARAMS; k++) {
-                slopes[k] = isnan(value[i]) ? NAN : 0;
-            }
-        }
+    for (size_t i = 0; i < n; i += EVENTS) {
+        compute_rows(all, t, n - i < EVENTS ? n - i : EVENTS, x + N_OBSERVABLES * i, of_params, value + i,
+                     gradient == NULL ? NULL : gradient + N_PARAMS * i);
     }
     if (t != NULL) {
         tables_give_back(all, t);
@@ -113,7 +111,7 @@ static void draw(const tables *all, const table *t, demos_stream *stream, double
     do {
         node = draw_node(t, stream);
         energy = node % N_ENERGIES;
-        double mean = response_log_mean(&all->rates, energy, t->params[DE]);
+        double mean = all->rates.log_energy[energy] + log1p(t->params[DE]);
         x[0] = exp(mean + d->energy_width[energy] * demos_stream_normal(stream));
     } while (!is_inside(x[0], ENERGY_WINDOW));
     /* K_c is normalized over the window: the node stays. */

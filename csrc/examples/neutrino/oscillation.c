@@ -17,6 +17,9 @@
 static const double FERMI_CONSTANT = 1.1663788e-23; /* G_F / (hbar c)^3, eV^-2 (Particle Data Group 2022) */
 static const double AVOGADRO = 6.02214076e23;       /* 1/mol, exact */
 static const double HBAR_C = 1.973269804593025e-7;  /* eV m, exact up to rounding */
+/* The rows and columns of xy, xz, yz. */
+enum { X, Y, Z };
+static const int FIRST[3] = {X, X, Y}, SECOND[3] = {Y, Z, Z};
 static const double SQRT_2 = 1.41421356237309504880;
 
 /* 1 eV^2 / 2E in 1/km, for E in GeV. */
@@ -144,27 +147,27 @@ NEUTRINO_WIDE static void add_slopes(const layer *restrict l, const state *restr
                                      tracks *restrict by_mass) {
     const tracks(*restrict v)[3] = l->eigen->vector;
     for (int t = 0; t < TRACKS; t++) {
-        double half = 0.5 * l->length[t], w[3][3], x[3][3];
+        double half = 0.5 * l->length[t], w[3][3];
         double y = (l->eigen->value[1][t] - l->eigen->value[0][t]) * half;
         double z = (l->eigen->value[2][t] - l->eigen->value[0][t]) * half;
         double sin_y = l->sine[0][t], sin_z = l->sine[1][t];
         double sin_yz = sin_z * l->cosine[0][t] - sin_y * l->cosine[1][t];
         double factor[3] = {sinc(y, sin_y), sinc(z, sin_z), sinc(z - y, sin_yz)};
-        for (int i = 0; i < 3; i++) {
-            w[i][i] = 4 * half * (row->re[i][t] * column->im[i][t] + row->im[i][t] * column->re[i][t]);
-            for (int j = i + 1; j < 3; j++) {
-                double im = row->re[i][t] * column->im[j][t] + row->im[i][t] * column->re[j][t] +
-                            row->re[j][t] * column->im[i][t] + row->im[j][t] * column->re[i][t];
-                w[i][j] = w[j][i] = 2 * half * factor[i + j - 1] * im;
-            }
+        for (int a = 0; a < 3; a++) {
+            int i = FIRST[a], j = SECOND[a];
+            double im = row->re[i][t] * column->im[j][t] + row->im[i][t] * column->re[j][t] +
+                        row->re[j][t] * column->im[i][t] + row->im[j][t] * column->re[i][t];
+            w[i][j] = w[j][i] = 2 * half * factor[a] * im;
+            w[a][a] = 4 * half * (row->re[a][t] * column->im[a][t] + row->im[a][t] * column->re[a][t]);
         }
+        double x[3][3]; /* V w */
         for (int a = 0; a < 3; a++) {
             for (int j = 0; j < 3; j++) {
                 x[a][j] = v[a][0][t] * w[0][j] + v[a][1][t] * w[1][j] + v[a][2][t] * w[2][j];
             }
         }
         for (int a = 0; a < 3; a++) {
-            int b = a == 2 ? 1 : 0, c = a == 0 ? 1 : 2; /* as mixing_matrices has xy, xz, yz */
+            int b = FIRST[a], c = SECOND[a];
             by_mass[a][t] += x[a][0] * v[a][0][t] + x[a][1] * v[a][1][t] + x[a][2] * v[a][2][t];
             by_mass[3 + a][t] += 2 * (x[b][0] * v[c][0][t] + x[b][1] * v[c][1][t] + x[b][2] * v[c][2][t]);
         }

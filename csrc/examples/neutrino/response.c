@@ -10,8 +10,6 @@ const double ENERGY_WINDOW[2] = {3, 60}, ZENITH_WINDOW[2] = {-1, 0};
 
 static double normal_cdf(double pull) { return (1 + erf(pull / ROOT_2)) / 2; }
 
-double response_log_mean(const rates *r, int i, double scale) { return r->log_energy[i] + log1p(scale); }
-
 /* ---- Chebyshev polynomials -------------------------------------------------------------------------------------- */
 
 /* The points of panel k of n, Chebyshev's of the first kind. */
@@ -46,19 +44,6 @@ NEUTRINO_WIDE static void transform_panels(const response *d, int n_panels, doub
     }
 }
 
-/* Which panel x in [0, 1] is in, and the polynomials there. */
-static int find_panel(double x, int n_panels, double polynomial[DEGREES]) {
-    int panel = (int)(x * n_panels);
-    panel = panel < 0 ? 0 : panel >= n_panels ? n_panels - 1 : panel;
-    double t = 2 * (x * n_panels - panel) - 1;
-    polynomial[0] = 1;
-    polynomial[1] = t;
-    for (int k = 2; k < DEGREES; k++) {
-        polynomial[k] = 2 * t * polynomial[k - 1] - polynomial[k - 2];
-    }
-    return panel;
-}
-
 /* ---- The zenith angle ------------------------------------------------------------------------------------------- */
 
 void response_make(const rates *r, response *d) {
@@ -89,31 +74,29 @@ void response_make(const rates *r, response *d) {
     }
 }
 
-NEUTRINO_WIDE static void smear_zenith(const response *restrict d, nodes *restrict field,
-                                       double (*restrict smeared)[ZENITH_TERMS]) {
-    for (int g = 0; g < ZENITH_TERMS; g++) {
-        const double(*kernel)[N_ENERGIES] = d->zenith_kernel[g];
-        double(*f)[N_ENERGIES] = *field;
-        double sum[N_ENERGIES] = {0};
-        for (int j = 0; j < N_ZENITHS; j += 4) {
-            for (int i = 0; i < N_ENERGIES; i++) {
-                sum[i] += kernel[j][i] * f[j][i] + kernel[j + 1][i] * f[j + 1][i] + kernel[j + 2][i] * f[j + 2][i] +
-                          kernel[j + 3][i] * f[j + 3][i];
-            }
-        }
+/* The terms of one panel and degree. */
+NEUTRINO_WIDE static void smear_zenith(double (*restrict kernel)[N_ENERGIES], double (*restrict field)[N_ENERGIES],
+                                       double *restrict smeared) {
+    double sum[N_ENERGIES] = {0};
+    for (int j = 0; j < N_ZENITHS; j += 4) {
         for (int i = 0; i < N_ENERGIES; i++) {
-            smeared[i][g] = sum[i];
+            sum[i] += kernel[j][i] * field[j][i] + kernel[j + 1][i] * field[j + 1][i] +
+                      kernel[j + 2][i] * field[j + 2][i] + kernel[j + 3][i] * field[j + 3][i];
         }
+    }
+    for (int i = 0; i < N_ENERGIES; i++) {
+        smeared[i * ZENITH_TERMS] = sum[i];
     }
 }
 
 /* ---- The energy ------------------------------------------------------------------------------------------------- */
 
 static void make_energy_kernels(const rates *r, const response *d, double scale, int gradient, expansion *e) {
+    double shift = log1p(scale);
     for (int h = 0; h < ENERGY_TERMS; h++) {
         double u = panel_point(d->log_window[0], d->log_window[1], ENERGY_PANELS, h / DEGREES, h % DEGREES);
         for (int i = 0; i < N_ENERGIES; i++) {
-            double width = d->energy_width[i], pull = (u - response_log_mean(r, i, scale)) / width;
+            double width = d->energy_width[i], pull = (u - r->log_energy[i] - shift) / width;
             e->kernel[h][i] = exp(-0.5 * pull * pull) / (ROOT_2_PI * width);
             e->by_scale[h][i] = e->kernel[h][i] * pull / (width * (1 + scale));
         }
@@ -129,19 +112,31 @@ static void make_energy_kernels(const rates *r, const response *d, double scale,
     }
 }
 
+/* Four degrees of the panels at an energy: many at a time, so that what is read is used. */
 NEUTRINO_WIDE static void smear_energy(double (*restrict kernel)[N_ENERGIES], double (*restrict smeared)[ZENITH_TERMS],
-                                       double (*restrict terms)[ZENITH_TERMS]) {
-    for (int h = 0; h < ENERGY_TERMS; h++) {
-        double sum[ZENITH_TERMS] = {0};
-        for (int i = 0; i < N_ENERGIES; i += 4) {
-            const double *k = kernel[h] + i;
-            const double *s = smeared[i];
-            for (int g = 0; g < ZENITH_TERMS; g++) {
-                sum[g] += k[0] * s[g] + k[1] * s[ZENITH_TERMS + g] + k[2] * s[2 * ZENITH_TERMS + g] +
-                          k[3] * s[3 * ZENITH_TERMS + g];
+                                       double (*restrict sum)[ZENITH_TERMS]) {
+    memset(sum, 0, 4 * sizeof *sum);
+    for (int i = 0; i < N_ENERGIES; i += 4) {
+        const double *s = smeared[i];
+        for (int g = 0; g < ZENITH_TERMS; g++) {
+            for (int h = 0; h < 4; h++) {
+                sum[h][g] += kernel[h][i] * s[g] + kernel[h][i + 1] * s[ZENITH_TERMS + g] +
+                             kernel[h][i + 2] * s[2 * ZENITH_TERMS + g] + kernel[h][i + 3] * s[3 * ZENITH_TERMS + g];
             }
         }
-        memcpy(terms[h], sum, sizeof sum);
+    }
+}
+
+static void find_terms(expansion *e, energy_kernel kernel, double (*smeared)[ZENITH_TERMS], int f) {
+    for (int h = 0; h < ENERGY_TERMS; h += 4) {
+        double sum[4][ZENITH_TERMS];
+        smear_energy(kernel + h, smeared, sum);
+        for (int k = 0; k < 4; k++) {
+            for (int panel = 0; panel < ZENITH_PANELS; panel++) {
+                int at = h / DEGREES * ZENITH_PANELS + panel;
+                memcpy(e->terms[at][f][h % DEGREES + k], sum[k] + panel * DEGREES, DEGREES * sizeof(double));
+            }
+        }
     }
 }
 
@@ -151,7 +146,7 @@ static void find_norm(const rates *r, const response *d, double scale, int gradi
     for (int i = 0; i < N_ENERGIES; i++) {
         double accepted = 0, slope = 0, width = d->energy_width[i];
         for (int end = 0; end < 2; end++) {
-            double pull = (d->log_window[end] - response_log_mean(r, i, scale)) / width, sign = end ? 1 : -1;
+            double pull = (d->log_window[end] - r->log_energy[i] - log1p(scale)) / width, sign = end ? 1 : -1;
             accepted += sign * normal_cdf(pull);
             slope -= sign * exp(-0.5 * pull * pull) / (ROOT_2_PI * width * (1 + scale));
         }
@@ -167,46 +162,22 @@ static void find_norm(const rates *r, const response *d, double scale, int gradi
     }
 }
 
+/* Those by the spectral index and by the scale of the energy follow from the rate. */
+static int is_smeared(int f) { return f != 1 + DGAMMA && f != 1 + DE; }
+
 void expansion_make(const rates *r, const response *d, double scale, int gradient, nodes *fields, expansion *e) {
+    int n_fields = gradient ? N_FIELDS : 1;
     make_energy_kernels(r, d, scale, gradient, e);
     find_norm(r, d, scale, gradient, fields, e->norm);
-    for (int f = 0; f < (gradient ? N_FIELDS : 1); f++) {
-        int follows = f == 1 + DGAMMA || f == 1 + DE; /* from the rate */
-        if (!follows) {
-            smear_zenith(d, &fields[f], e->smeared[f]);
-        }
-        smear_energy(f == 1 + DGAMMA ? e->by_index
-                     : f == 1 + DE   ? e->by_scale
-                                     : e->kernel,
-                     e->smeared[follows ? 0 : f], e->terms[f]);
-    }
-}
-
-/* ---- One event -------------------------------------------------------------------------------------------------- */
-
-NEUTRINO_WIDE static double sum_terms(const double *restrict terms, const double *restrict by_energy,
-                                      const double *restrict by_zenith) {
-    double sum[DEGREES] = {0}, part[8];
-    for (int h = 0; h < DEGREES; h += 4) {
-        const double *row = terms + h * ZENITH_TERMS;
-        for (int g = 0; g < DEGREES; g++) {
-            sum[g] += by_energy[h] * row[g] + by_energy[h + 1] * row[ZENITH_TERMS + g] +
-                      by_energy[h + 2] * row[2 * ZENITH_TERMS + g] + by_energy[h + 3] * row[3 * ZENITH_TERMS + g];
+    for (int g = 0; g < ZENITH_TERMS; g++) { /* outside, because the kernel is much larger than a field */
+        for (int f = 0; f < n_fields; f++) {
+            if (is_smeared(f)) {
+                smear_zenith((double(*)[N_ENERGIES])d->zenith_kernel[g], fields[f], &e->smeared[f][0][g]);
+            }
         }
     }
-    for (int g = 0; g < 8; g++) {
-        part[g] = sum[g] * by_zenith[g] + sum[g + 8] * by_zenith[g + 8] + sum[g + 16] * by_zenith[g + 16];
-    }
-    return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
-}
-
-void expansion_evaluate(const response *d, const expansion *e, double log_energy, double cos_zenith, int n_fields,
-                        double *value) {
-    double by_energy[DEGREES], by_zenith[DEGREES];
-    double x = (log_energy - d->log_window[0]) / (d->log_window[1] - d->log_window[0]);
-    double y = (cos_zenith - ZENITH_WINDOW[0]) / (ZENITH_WINDOW[1] - ZENITH_WINDOW[0]);
-    int h = DEGREES * find_panel(x, ENERGY_PANELS, by_energy), g = DEGREES * find_panel(y, ZENITH_PANELS, by_zenith);
     for (int f = 0; f < n_fields; f++) {
-        value[f] = sum_terms(&e->terms[f][h][g], by_energy, by_zenith);
+        energy_kernel *kernel = f == 1 + DGAMMA ? &e->by_index : f == 1 + DE ? &e->by_scale : &e->kernel;
+        find_terms(e, *kernel, e->smeared[is_smeared(f) ? f : 0], f);
     }
 }

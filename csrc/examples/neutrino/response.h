@@ -17,6 +17,7 @@ enum {
     DEGREES = 24, /* coefficients of a panel, in each direction */
     ENERGY_PANELS = 8,
     ZENITH_PANELS = 4,
+    PANELS = ENERGY_PANELS * ZENITH_PANELS,
     ENERGY_TERMS = DEGREES * ENERGY_PANELS,
     ZENITH_TERMS = DEGREES * ZENITH_PANELS
 };
@@ -37,7 +38,7 @@ typedef double energy_kernel[ENERGY_TERMS][N_ENERGIES];
 /* A density and its derivatives, N_FIELDS of each, at one point. */
 typedef struct expansion {
     double norm[N_FIELDS];
-    double terms[N_FIELDS][ENERGY_TERMS][ZENITH_TERMS];
+    double terms[PANELS][N_FIELDS][DEGREES][DEGREES]; /* energies first */
     /* On the way there: rates smeared in the zenith angle; coefficients of E_r K(E_r | E_i), and of its derivatives by
      * the spectral index and by the scale. Here rather than on the stack of whoever's thread this is. */
     double smeared[N_FIELDS][N_ENERGIES][ZENITH_TERMS];
@@ -45,13 +46,7 @@ typedef struct expansion {
 } expansion;
 
 void response_make(const rates *r, response *d);
-/* ln E_i + ln(1 + dE). */
-double response_log_mean(const rates *r, int i, double scale);
-
 /* Of the first field or of all of them. */
 void expansion_make(const rates *r, const response *d, double scale, int gradient, nodes *fields, expansion *e);
-/* E_r times the density before it is divided by the norm, and derivatives where there are n_fields of them. */
-void expansion_evaluate(const response *d, const expansion *e, double log_energy, double cos_zenith, int n_fields,
-                        double *value);
 
 #endif
