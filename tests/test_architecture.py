@@ -21,12 +21,12 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "0 words": ("errors", "version"),
     "1 what is said": (
         "messages", "greetings", "streams", "config", "events", "shares", "fingerprint", "verdict", "threads",
-        "watchdog", "children", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates",
+        "watchdog", "children", "pump", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates",
         "descriptors", "shared_files", "logs", "journal", "selection", "runs", "progress", "elements",
         "sources", "chunk_cache", "reference", "host",
     ),
     "2 wire and model": (
-        "wire", "blocks", "spec", "model_paths", "glue", "installation", "model", "cost", "quadrature",
+        "wire", "blocks", "spec", "model_paths", "glue", "installation", "scaffold", "model", "cost", "quadrature",
         "starter",
     ),
     "3 brain": (
@@ -50,7 +50,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "samplers", "client", "launch",
         "orders",
     ),
-    "6 dispatcher": ("dispatcher", "reception", "joining"),
+    "6 dispatcher": ("dispatcher", "reception", "joining", "handover"),
     "7 what they are used for": (
         "calling", "local", "server", "supervisor", "programs", "subject", "checks", "density_checks",
         "sampler_checks", "testing", "models", "models.detector", "models.earth", "models.oscillation",

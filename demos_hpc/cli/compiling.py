@@ -1,7 +1,8 @@
-"""``config``: what a compiler needs to know for models in C, C++ and Fortran."""
+"""``config`` and ``new``: what a compiler needs to know, and a folder to begin with."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,12 +10,33 @@ import typer
 from ..config import Config
 from ..errors import DemosError
 from ..installation import MPI_LIBRARY, find_installation
+from ..scaffold import LANGUAGES, make_folder
 from .examination import Json
 from .output import print_json
 
 
 def register(app: typer.Typer) -> None:
     app.command()(config)
+    app.command()(new)
+
+
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the model is called.", show_default=False)],
+    language: Annotated[
+        str, typer.Option("--language", metavar="LANGUAGE", help=f"Its language: {', '.join(LANGUAGES)}.")
+    ] = "python",
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="PATH", help="Where to; ./NAME unless given.", show_default=False)
+    ] = None,
+) -> None:
+    """Begin a model: a folder that builds and serves a Gaussian, to be replaced by your own.
+
+    demos-hpc new --language fortran decay
+    """
+    made = make_folder(language, name, folder or Path(name))
+    for path in made:
+        typer.echo(path)
+    typer.echo(f"{made[0].parent / 'README.md'} says what to do with them", err=True)
 
 
 def config(

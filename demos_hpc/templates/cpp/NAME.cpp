@@ -1,0 +1,12 @@
+// The model: a Gaussian, to be replaced. x is one row, params one point, as NAME.json names them.
+#include <cmath>
+
+extern "C" double demos_normal(); // a standard normal number, of the stream that belongs to the row (libdemos)
+
+extern "C" double NAME_log_density(const double* x, const double* params) {
+    const double mu = params[0], sigma = params[1];
+    const double z = (x[0] - mu) / sigma;
+    return -0.5 * z * z - std::log(sigma) - 0.91893853320467274178; // log(2 pi) / 2
+}
+
+extern "C" void NAME_sample(double* x, const double* params) { x[0] = params[0] + params[1] * demos_normal(); }
