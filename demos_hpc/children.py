@@ -108,17 +108,44 @@ def run_along(command: Sequence[str], environment: Mapping[str, str]) -> int:
     int
         Its exit status as a shell gives it, 128 + n after signal n.
     """
-    child = subprocess.Popen(command, env=dict(environment))
+    try:
+        code = accompany(command, environment)
+    except Signaled as told:
+        return 128 + told.number
+    return code if code >= 0 else 128 - code
+
+
+def accompany(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    files: Sequence[int] = (),
+    started: Callable[[], object] = lambda: None,
+) -> int:
+    """The same with the open ``files`` given to the child, and a call once it has them.
+
+    Returns
+    -------
+    int
+        Its exit status, -n after signal n.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be started.
+    Signaled
+        Where we were told to end; the child has ended.
+    """
+    child = subprocess.Popen(command, env=dict(environment), pass_fds=files)
     with _raising(SIGNALS):
         try:
-            code = child.wait()
-        except _Signaled as told:
+            started()
+            return child.wait()
+        except Signaled as told:
             if told.number == signal.SIGINT:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(AFTER_INTERRUPT)
             end(child)
-            return 128 + told.number
-    return code if code >= 0 else 128 - code
+            raise
 
 
 def end(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
@@ -132,7 +159,9 @@ def end(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
             child.wait()
 
 
-class _Signaled(Exception):
+class Signaled(Exception):
+    """A signal has told us to end."""
+
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
@@ -140,12 +169,12 @@ class _Signaled(Exception):
 
 @contextlib.contextmanager
 def _raising(numbers: Sequence[signal.Signals]) -> Iterator[None]:
-    """Inside, these signals raise `_Signaled`, once; after the first, further ones are ignored."""
+    """Inside, these signals raise `Signaled`, once; after the first, further ones are ignored."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         for other in numbers:
             signal.signal(other, signal.SIG_IGN)
-        raise _Signaled(number)
+        raise Signaled(number)
 
     # What is ignored stays so: nohup means it.
     before = {n: signal.signal(n, handle) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}

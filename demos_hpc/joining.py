@@ -6,7 +6,7 @@ import time
 
 from .config import Config
 from .dialing import ENTRY, Dialed, dial_any
-from .errors import DeadlineExceeded, DemosError, ServerLost
+from .errors import DeadlineExceeded, DemosError, InvalidInput, ServerLost
 from .fingerprint import describe_arithmetic
 from .logs import Logger, warn
 from .model import LoadedModel, load
@@ -32,6 +32,8 @@ def join(name: str, config: Config, *, model: str = "", label: str = "", family:
         Where it does not let us in.
     ModelNotFound, ModelFailed
         Where the model cannot be loaded; the server is told as well.
+    InvalidInput
+        Where the server names none.
     """
     registry = Registry(config.registry_directory)
     loaded: LoadedModel | None = None
@@ -49,6 +51,12 @@ def join(name: str, config: Config, *, model: str = "", label: str = "", family:
     dialed = dial_any(name, registry, config, "worker", seconds=ENTRY, family=family, label=label)
     while True:
         admission = dialed.admission
+        if not model and not admission.model_path:
+            dialed.port.close()
+            raise InvalidInput(
+                f"the workers of server {admission.name!r} are a program: join it by `demos-hpc worker --join"
+                f" {admission.name} --exec ./program`"
+            )
         _LOG.info("joined", server=admission.name, worker=admission.number, by=dialed.link.transport, label=label)
         worker = Worker(f"worker {admission.number}", dialed.port, dialed.link, config.heartbeat, dialed.ascent, config)
         try:
@@ -62,11 +70,11 @@ def join(name: str, config: Config, *, model: str = "", label: str = "", family:
             warn(f"{error}; looking for it")
         finally:
             dialed.port.close()
-        dialed = _find_again(name, registry, config, family, label)
+        dialed = find_again(name, registry, config, family, label)
 
 
-def _find_again(name: str, registry: Registry, config: Config, family: str, label: str) -> Dialed:
-    """The server, once somebody has started it again."""
+def find_again(name: str, registry: Registry, config: Config, family: str, label: str) -> Dialed:
+    """The server, once somebody has started it again; raises `ServerLost` where nobody has for a minute."""
     end, pause = time.monotonic() + PATIENCE, FIRST_PAUSE
     while True:
         try:

@@ -46,13 +46,15 @@ REMEDY = "start servers by `demos-hpc serve`, analyses by `python -m demos_hpc a
 class Launch:
     """This rank's place in the launch, after the roll call; ``servers`` and ``clients`` are its links.
 
+    ``spec`` is what rank 0 tells ranks in C of their model.
+
     Raises
     ------
     LaunchError
         Where the ranks could not be brought together. Others may still wait: end the launch by `abort`.
     """
 
-    def __init__(self, role: str, group: str, config: Config) -> None:
+    def __init__(self, role: str, group: str, config: Config, spec: str = "") -> None:
         with watch_start(config.run_dir, config.roll_call_timeout):
             from .transport import mpi  # initializes MPI
         self.config = config
@@ -64,17 +66,17 @@ class Launch:
             self.port: MpiPort = mpi.MpiPort(self._bell)
             self.servers: list[MpiLink] = []
             self.clients: list[MpiLink] = []
-            self._come_together(group)
+            self._come_together(group, spec)
         except LaunchError as error:
             self.abort(str(error), 2)
         except BaseException:  # the others would wait for this rank for ever
             traceback.print_exc()
             self.abort(f"process {os.getpid()} on {socket.gethostname()} could not take part in the launch", 1)
 
-    def _come_together(self, group: str) -> None:
+    def _come_together(self, group: str, spec: str) -> None:
         _check_size(self.size)
         hello = Hello(self._role, group, socket.gethostname(), os.getpid(), find_user(), self._bell.address)
-        welcome = _call_roll(self._world, hello, self.config.roll_call_timeout)
+        welcome = _call_roll(self._world, hello, self.config.roll_call_timeout, spec)
         self._hellos = [Hello.from_dict(values) for values in welcome.hellos]
         self._bell.meet([h.bell for h in self._hellos], self.rank, welcome.token)
         self._link_up()
@@ -159,11 +161,11 @@ def _wait_until_read(pipe: int, seconds: float) -> None:
         time.sleep(ROLL_PAUSE)
 
 
-def _call_roll(world: World, hello: Hello, timeout: float) -> Welcome:
+def _call_roll(world: World, hello: Hello, timeout: float, spec: str) -> Welcome:
     """Who is there, in order of ranks; `LaunchError` where somebody is missing."""
     links = world.roll_links()
     if world.rank == 0:
-        return _take_roll(world, links, hello, timeout)
+        return _take_roll(world, links, hello, timeout, spec)
     links[0].send(pack(Kind.HELLO, [to_json(hello.to_dict())]))
     for _, arrived in _arrivals(world.port, timeout + ROLL_GRACE):
         if isinstance(arrived, DemosError):
@@ -176,7 +178,7 @@ def _call_roll(world: World, hello: Hello, timeout: float) -> Welcome:
     )
 
 
-def _take_roll(world: World, links: Sequence[Link], hello: Hello, timeout: float) -> Welcome:
+def _take_roll(world: World, links: Sequence[Link], hello: Hello, timeout: float, spec: str) -> Welcome:
     hellos: dict[str, Hello] = {}
     if hello.role != "server":
         raise LaunchError(f"rank 0 is an analysis, {hello.group}: the server must come first on the command line")
@@ -192,7 +194,7 @@ def _take_roll(world: World, links: Sequence[Link], hello: Hello, timeout: float
         )
     everybody = [hello, *(hellos[link.name] for link in links)]
     _check_roles(everybody)
-    welcome = Welcome([h.to_dict() for h in everybody], os.urandom(8).hex())
+    welcome = Welcome([h.to_dict() for h in everybody], os.urandom(8).hex(), spec)
     packed = pack(Kind.WELCOME, [to_json(welcome.to_dict())])
     for link in links:
         link.send(packed)

@@ -130,13 +130,22 @@ def _describe_solitude(config: Config) -> str:
     )
 
 
-def serve(model: str, config: Config) -> None:
+def serve(model: str, config: Config, description: str = "") -> None:
     """Serves ``model`` as one rank of a launch: rank 0 dispatches, the others compute.
+
+    With ``description`` instead, the text of a file, this is rank 0, and the others are a program.
 
     Ctrl-C, which all ranks get, is for the analysis: it writes what it has, and the launch ends with it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    launch = Launch("server", "server", config)
+    launch = Launch("server", "server", config, description)
+    if description and launch.rank:
+        launch.abort(
+            f"{launch.name} was started with --spec, which is for the first rank alone: the workers are ranks of the"
+            " program, mpiexec -n 1 demos-hpc serve --spec FILE.json : -n 4 ./program : -n 1 python -m demos_hpc"
+            " analysis.py",
+            2,
+        )
     try:
         open_log(config, "worker" if launch.rank else "dispatcher", launch.name)
         if launch.rank == 0:

@@ -23,6 +23,7 @@ from .config import Config
 from .connection import Connection
 from .dialing import Dialed, dial
 from .errors import DeadlineExceeded, DemosError, LaunchError, RegistryError, ServerLost
+from .handover import Program
 from .logs import warn
 from .messages import Operation
 from .registry import Registry
@@ -92,7 +93,10 @@ class Child:
 
 
 class Supervisor:
-    """A server called ``name`` with ``n_workers`` workers; ``opened`` is called once its door is open."""
+    """A server called ``name`` with ``n_workers`` workers of ``model``, or that are a ``program`` where that is "".
+
+    ``opened`` is called once its door is open.
+    """
 
     def __init__(
         self,
@@ -102,8 +106,10 @@ class Supervisor:
         config: Config,
         threads: int = 1,
         opened: Callable[[], None] = lambda: None,
+        program: Program | None = None,
     ) -> None:
         self._model = model
+        self._program = program
         self._name = name
         self._config = config
         self._opened = opened
@@ -215,10 +221,18 @@ class Supervisor:
                 worker.generation += 1
                 worker.label = f"{self._name}.{worker.name.split()[1]}#{worker.generation}"
                 where = ("--join", self._name, "--family", self._family)
-                self._run(worker, "worker", *where, "--label", worker.label)
+                self._run(worker, "worker", *where, "--label", worker.label, *self._name_program())
         if now >= self._next_look:
             self._look(now)
         self._wait()
+
+    def _name_program(self) -> list[str]:
+        """What workers are to run, as words of a command line."""
+        program = self._program
+        if program is None:
+            return []
+        spec = ["--spec", program.spec] if program.spec else []
+        return ["--exec", program.path, *spec, *(["--", *program.arguments] if program.arguments else [])]
 
     def _replace_dispatcher(self) -> None:
         """Starts another under the same name, which workers and clients are going to look for."""
@@ -260,9 +274,10 @@ class Supervisor:
         self._failures = 0 if chunks is not None else self._failures + 1
         is_alone = not any(other["is_alive"] for other in description["workers"])
         if self._failures >= MOST_FAILURES and is_alone:
+            hint = "" if self._program else f". Does `demos-hpc check {self._model}` work?"
             raise LaunchError(
                 f"workers of server {self._name!r} could not start, {self._failures} times in a row: what they said"
-                f" stands above. Does `demos-hpc check {self._model}` work?"
+                f" stands above{hint}"
             )
         worker.start_at = time.monotonic() + worker.pause
         worker.pause = min(2 * worker.pause, LONGEST_PAUSE)

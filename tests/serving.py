@@ -75,12 +75,13 @@ class Operator:
 class ServerApart:
     """A server called ``name`` that runs, with all that it keeps in ``directory``; ``settings`` as in `Config`.
 
+    ``model`` is what it serves, or words that say so.
     ``transport`` is one of `WAYS`; ``keys`` are those of other users, beside the owner's.
     """
 
     def __init__(
         self,
-        model: str,
+        model: str | Sequence[str],
         directory: Path,
         *,
         workers: int = 2,
@@ -100,7 +101,8 @@ class ServerApart:
         with self.config.key_path.open("a", encoding="ascii") as file:
             file.writelines(f"{key.id} {key.secret.hex()}\n" for key in keys)
         self._log = directory / f"{name}.log"
-        command = [sys.executable, "-m", "demos_hpc", "serve", model]
+        words = [model] if isinstance(model, str) else model
+        command = [sys.executable, "-m", "demos_hpc", "serve", *words]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--workers", str(workers), "--name", name],
@@ -179,7 +181,7 @@ class ServerApart:
 
 
 @contextlib.contextmanager
-def serving(model: str, directory: Path, **options: Any) -> Iterator[ServerApart]:
+def serving(model: str | Sequence[str], directory: Path, **options: Any) -> Iterator[ServerApart]:
     """A `ServerApart` that is ready; it has to end in time and leave nothing behind."""
     n_workers = options.get("workers", 2)
     server = ServerApart(model, directory, **options)

@@ -11,6 +11,7 @@ import typer
 
 from ..config import Config
 from ..errors import InvalidInput
+from ..handover import read_description
 from ..mpiexec import CHOICES, find_launcher, tolerate_faults
 from ..starter import describe, make_programs, make_run_directory, start
 from ..threads import VARIABLES, limit_threads
@@ -134,7 +135,10 @@ def _find_terminal() -> dict[str, str]:
 
 
 def serve(
-    model: Model,
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help=MODEL_HELP, show_default=False)] = "",
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Of the program of --exec.", show_default=False)
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", "-w", min=1, metavar="N", help="Workers of a server of its own, 2 unless given."),
@@ -151,6 +155,13 @@ def serve(
             help="Threads of numerical libraries in each rank, and of models in C that allow it; 1 unless given.",
         ),
     ] = None,
+    program: Annotated[
+        str, typer.Option("--exec", metavar="PROGRAM", help="A program in C, C++ or Fortran, as workers of a server.")
+    ] = "",
+    spec: Annotated[
+        str,
+        typer.Option("--spec", metavar="FILE.json", help="Describes the model of a program, or of ranks that are one."),
+    ] = "",
 ) -> None:
     """Serve a model until it is stopped: by itself, or as a rank of an MPI launch.
 
@@ -161,20 +172,45 @@ def serve(
 
     Without --threads, OMP_NUM_THREADS and OPENBLAS_NUM_THREADS count where they are set.
 
+    With --exec, its workers are a program that calls demos_serve(). In a launch such programs are ranks of their own:
+    the first rank has the description of their model instead of a MODEL, and hands out the work.
+
     demos-hpc serve nu_atm --workers 2
 
+    demos-hpc serve --exec ./my_model --spec my_model.json --workers 2
+
     mpiexec -n 3 demos-hpc serve nu_atm : -n 1 python -m demos_hpc fit.py
+
+    mpiexec -n 1 demos-hpc serve --spec my_model.json : -n 2 ./my_model : -n 1 python -m demos_hpc fit.py
     """
-    if workers is None and (find_rank_and_size() is not None or any(name in os.environ for name in LAUNCHED)):
-        serve_rank(model, threads)
+    is_rank = workers is None and (find_rank_and_size() is not None or any(name in os.environ for name in LAUNCHED))
+    words = [*([model] if model else []), *(arguments or [])]
+    if program:
+        from .servers import read_program, supervise
+
+        supervise("", workers or 2, name, threads, read_program(program, spec, words))
+    elif len(words) > 1:
+        raise InvalidInput(f"{' '.join(words)}: serve takes one MODEL; what a program is given stands behind --exec")
+    elif spec and model:
+        raise InvalidInput(f"{model} and --spec {spec}: a MODEL describes itself, and --spec is for programs")
+    elif spec and not is_rank:
+        raise InvalidInput(
+            f"--spec {spec} describes a program: name it by --exec ./program, or start its ranks in one launch, mpiexec"
+            f" -n 1 demos-hpc serve --spec {spec} : -n 4 ./program : -n 1 python -m demos_hpc analysis.py. A library"
+            f" that it describes is served by `demos-hpc serve {spec}`"
+        )
+    elif not spec and not model:
+        raise InvalidInput("serve takes a MODEL, or a program by --exec; `demos-hpc serve --help` tells more")
+    elif is_rank:
+        serve_rank(model, threads, read_description(spec) if spec else "")
     else:
         from .servers import supervise
 
         supervise(model, workers or 2, name, threads)
 
 
-def serve_rank(model: str, threads: int | None) -> None:
-    """One rank of a launch."""
+def serve_rank(model: str, threads: int | None, description: str) -> None:
+    """One rank of a launch; with a description, the one that hands out work to ranks of a program."""
     wanted = limit_threads(os.environ) if threads is None else limit_threads({}, threads)
     is_read = any(os.environ.get(name) != wanted[name] for name in VARIABLES if name in wanted)
     os.environ.update(wanted)
@@ -182,4 +218,4 @@ def serve_rank(model: str, threads: int | None) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     from ..programs import serve
 
-    serve(model, Config.load())
+    serve(model, Config.load(), description)

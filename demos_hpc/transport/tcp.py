@@ -363,6 +363,12 @@ class StreamPort:
             del self.sending[link]
             self._epoll.modify(link.sock.fileno(), select.EPOLLIN)
 
+    def release(self, link: StreamLink) -> socket.socket:
+        """The socket of a link that has nothing left to send, for somebody else: the port and the link let go of it."""
+        self.forget(link)
+        link.is_closed = True
+        return link.sock
+
     def forget(self, link: StreamLink) -> None:
         self.sending.pop(link, None)
         self.parting.pop(link, None)
