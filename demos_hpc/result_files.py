@@ -112,6 +112,14 @@ def has_all(path: Path, contents: Contents) -> bool:
     return True
 
 
+def check_room(path: Path, n_bytes: int) -> None:
+    """OSError where the disk that ``path`` is on, which exists, has no room for so many more bytes."""
+    disk = os.statvfs(path)
+    free = disk.f_bavail * disk.f_frsize
+    if disk.f_blocks and n_bytes > free:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {free} bytes are free")
+
+
 class ResultFile:
     """A file that is not complete yet; ``descriptor`` is open, and locked where the file system has locks.
 
@@ -149,11 +157,8 @@ class ResultFile:
 
     def check_room(self) -> None:
         """OSError where the disk has no room for the rows that lack."""
-        disk, status = os.statvfs(self.partial), os.fstat(self._descriptor)
-        needed = self._blank.shape[0] * self._row_bytes - status.st_blocks * 512
-        free = disk.f_bavail * disk.f_frsize
-        if disk.f_blocks and needed > free:
-            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {free} bytes are free")
+        needed = self._blank.shape[0] * self._row_bytes - os.fstat(self._descriptor).st_blocks * 512
+        check_room(self.partial, needed)
 
     def discard(self) -> None:
         """Removes a file that is not worth going on with."""
@@ -262,7 +267,10 @@ def _begin(path: Path, descriptor: int, contents: Contents, *, is_first: bool) -
             new.unlink()
             return None
         attributes = {**contents.facts, **contents.notes}
-        make_blank(str(new), contents.name, contents.shape, contents.dtype, attributes)
+        try:
+            make_blank(str(new), contents.name, contents.shape, contents.dtype, attributes)
+        except RuntimeError as error:  # of HDF5, where a file cannot be as long as that
+            raise OSError(str(error)) from None
         file = ResultFile(path, descriptor, read_blank(str(new)))
         os.fsync(descriptor)
         os.rename(new, file.partial)

@@ -512,6 +512,18 @@ def test_results_that_a_disk_has_no_room_for(path: Path, name: str) -> None:
     assert not [name for name in os.listdir() if name.startswith("x")]
 
 
+def test_what_is_larger_than_disk_or_memory_is_not_begun(path: Path) -> None:
+    with h5py.File("huge.h5", "w") as file:
+        file.create_dataset("huge", shape=(10**9, 10**6), dtype="f8", chunks=(1000, 1000))
+    words = ("data", "read", "huge.h5", "huge")
+    assert "x.npy cannot be written: No space left on device" in fail(*words, "-o", "x.npy")
+    assert "x.h5 cannot be written: " in fail(*words, "-o", "x.h5")  # too long a file, or no room
+    assert not [name for name in os.listdir() if name.startswith("x")]
+    assert fail(*words, "--json") == (
+        f"demos-hpc: there is no memory for {8 * 10**15} bytes: write them to a file (--out), or read fewer"
+    )
+
+
 @pytest.mark.parametrize("name", ["x.npy", "x.csv", "x.h5"])
 @pytest.mark.parametrize("linked", [False, True], ids=["itself", "by a link"])
 def test_only_files_are_overwritten(path: Path, name: str, linked: bool) -> None:
@@ -870,6 +882,11 @@ def test_rows_of_fields_are_found_by_name(tmp_path: Path, monkeypatch: pytest.Mo
         file["p"] = np.rec.fromarrays([[2.0, 3.0], [0.5, 0.6], [7, 8]], names=["sigma", "mu", "other"])
     answer = read("call", GAUSSIAN, "evaluate", "-p", "p.h5:/p")
     assert answer["result"] == [[0.5, 4.0], [0.6, 9.0]]
+
+
+def test_a_file_of_data_has_no_density(path: Path) -> None:
+    said = "demos-hpc: model 'data' has no observables, and takes no x; it has dataset"
+    assert fail("call", "data.h5", "log_density", "--x", "1") == said
 
 
 def test_a_single_row_is_one_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

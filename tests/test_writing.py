@@ -695,6 +695,18 @@ def test_a_disk_without_room_is_found_before_anything_is_computed(path: Path, mo
     write(path, order())  # a file system that does not say
 
 
+def test_a_file_that_cannot_be_as_long_as_that(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 finds that out when it closes the file, and h5py calls it a RuntimeError then."""
+
+    def make_blank(name: str, *arguments: Any) -> None:
+        raise RuntimeError("Can't decrement id ref count (unable to extend file, error message = 'File too large')")
+
+    monkeypatch.setattr(result_files, "make_blank", make_blank)
+    with pytest.raises(DatasetError, match=r"out.h5 cannot be written: .*File too large"):
+        write(path, order())
+    assert os.listdir(path.parent) == []
+
+
 def test_places_where_nothing_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"nowhere/out.h5 cannot be written: No such file or directory"):
         write(tmp_path / "nowhere" / "out.h5", order())

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, TooLarge
 from ..future import Future
 from ..hdf5_format import COUNTER
+from ..host import find_free_memory
 from ..messages import Array
 from ..remote_data import RemoteDataset
-from ..result_files import Contents
+from ..result_files import Contents, check_room
 from ..selection import read_selection
 from ..writing import Order, Written, write
 from .arrays import check_apart, open_new, write_npy_header
@@ -104,6 +105,9 @@ class Picked:
 
     def read_all(self, progress: Progress) -> Array:
         """All rows of the answer, block by block."""
+        n_bytes = self.row_bytes * len(self)
+        if n_bytes > find_free_memory():  # taken bit by bit, until something else is killed for it
+            raise TooLarge(f"there is no memory for {n_bytes} bytes: write them to a file (--out), or read fewer")
         rows: Array = np.empty((len(self), *self.width), self.dtype)
         done = 0
         for block in self.blocks(progress):
@@ -153,6 +157,7 @@ def export(
 
 def _write_npy(picked: Picked, path: Path, progress: Progress) -> None:
     with path.open("wb") as file:
+        check_room(path, picked.dtype.itemsize * math.prod(picked.shape))
         write_npy_header(file, picked.dtype, picked.shape)
         for rows in picked.blocks(progress):
             file.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
