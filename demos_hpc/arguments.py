@@ -20,6 +20,10 @@ Params = npt.ArrayLike | Mapping[str, Any] | None
 def read_rows(values: Any, name: str, width: int, spec: ModelSpec) -> FloatArray:
     """(n, width) float64, C-contiguous."""
     array = _read_float64(values, name)
+    if not spec.observables:
+        raise InvalidInput(
+            f"model {spec.name!r} has no observables, and takes no x; it has {', '.join(spec.operations)}"
+        )
     if array.ndim != 2 or array.shape[1] != width:
         columns = ", ".join(o.name for o in spec.observables)
         remedy = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,12 @@ class ResidentData:
     @property
     def shape(self) -> tuple[int, int]:
         return len(self), self.width
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
+        raise InvalidInput(
+            f"{self!r} is with the workers: give it to log_likelihood, log_likelihood_gradient or likelihood; rows of a"
+            " dataset come by model.dataset(name)"
+        )
 
     def __getitem__(self, key: slice) -> ResidentData:
         if not isinstance(key, slice):

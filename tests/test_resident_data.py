@@ -250,6 +250,7 @@ ERRORS: dict[str, tuple[Any, str]] = {
     "no rows": (lambda m: m.upload(X[:0]), "no rows"),
     "rows of another width": (lambda m: m.upload(np.ones((3, 2))), r"takes \(n, 1\)"),
     "weights of another length": (lambda m: m.upload(X, weights=[1.0]), r"weights have shape \(1,\)"),
+    "an array": (lambda m: m.log_density(m.resident("events"), POINTS[0]), "is with the workers: give it to log_lik"),
     "an index": (lambda m: m.upload(X)[3], "a slice can be taken"),
     "a step back": (lambda m: m.upload(X)[::-1], "step .* 1 or more"),
     "a slice of words": (lambda m: m.upload(X)["a":"b"], "slice"),
