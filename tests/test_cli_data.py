@@ -525,6 +525,17 @@ def test_what_is_larger_than_disk_or_memory_is_not_begun(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.csv", "x.h5"])
+def test_a_damaged_chunk_is_an_error_of_what_is_read(path: Path, name: str) -> None:
+    with h5py.File("damaged.h5", "w") as file:
+        rows = file.create_dataset("rows", data=np.arange(1000.0), chunks=(100,), compression="gzip")
+        rows.id.write_direct_chunk((500,), b"no gzip")
+    said = fail("data", "read", "damaged.h5", "rows", "-o", name)
+    assert said.startswith("demos-hpc: dataset 'rows': ")
+    assert "its filter gzip fails, so the file is damaged" in said
+    assert not [other for other in os.listdir() if other.startswith("x")]
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.csv", "x.h5"])
 @pytest.mark.parametrize("linked", [False, True], ids=["itself", "by a link"])
 def test_only_files_are_overwritten(path: Path, name: str, linked: bool) -> None:
     """Whoever may write where devices are would put a file in the place of one; and a pipe would be waited for."""

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..arguments import Params
-from ..errors import DatasetError, InvalidInput
+from ..errors import DatasetError, DemosError, InvalidInput
 from ..messages import FloatArray
 from ..model_paths import DATA_FILES
 from ..row_files import TEXT, is_number, is_row_file, open_rows
@@ -158,6 +158,8 @@ def open_new(path: Path, *, overwrite: bool) -> Iterator[Path]:
             os.replace(partial, there)
         finally:
             partial.unlink(missing_ok=True)
+    except DemosError:  # of what is read, which may be an OSError as well
+        raise
     except OSError as error:
         raise DatasetError(f"{path} cannot be written: {error.strerror or error}") from None
 
