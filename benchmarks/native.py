@@ -110,13 +110,12 @@ def measure_plugin(bench: Workbench, rounds: int) -> dict[str, float]:
     for function in ("wave", "bare"):
         model = bench.load(function)
         served, bare = alternate(
-            rounds, lambda: _clock(lambda: model.log_density(x, POINT)), bench.make_loop(function, x)
+            rounds, lambda model=model: _clock(lambda: model.log_density(x, POINT)), bench.make_loop(function, x)
         )
         ratio = compare(served, bare)
         extra = median(a - b for a, b in zip(served, bare, strict=True)) / len(x) * 1e9
-        rows.append(
-            (function, f"{median(bare) / len(x) * 1e9:.2f}", f"{extra:+.2f}", *(f"{part:.3f}" for part in ratio))
-        )
+        alone = median(bare) / len(x) * 1e9
+        rows.append((function, f"{alone:.2f}", f"{extra:+.2f}", *(f"{part:.3f}" for part in ratio)))
         figures[function] = ratio[0], ratio[2], extra
     print_table(["a row of", "bare loop (ns)", "served (ns more)", "ratio", "quartile", "quartile"], rows)
     return {
