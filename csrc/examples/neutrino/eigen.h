@@ -4,7 +4,7 @@
 
 #include "oscillation.h"
 
-/* Destroys the matrices, given as xx, yy, zz, xy, xz, yz. */
+/* Destroys the matrices, given as xx, yy, zz, xy, xz, yz, whose largest elements are 0, or 1e-120 to 1e120. */
 void diagonalize(tracks matrix[6], eigensystem *eigen);
 
 /* Of angles up to 1e5, to 1 in the last place or 1e-16. */
