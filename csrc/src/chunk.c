@@ -51,8 +51,10 @@ static int32_t read_cells(const demos_served *w, const demos_frame *chunk, task 
     t->points = (size_t)arrays[1].shape[0];
     t->x = demos_frame_data(chunk, 0);
     t->params = demos_frame_data(chunk, 1);
-    uint64_t cells = (t->n / w->config->block_rows + (t->n % w->config->block_rows != 0)) * t->points;
-    return cells == t->header->n_rows && cells > 0 ? DEMOS_OK : mistake(&chunk->header, error);
+    uint64_t blocks = t->n / w->config->block_rows + (t->n % w->config->block_rows != 0), cells;
+    /* Points of no parameters take no bytes, however many they are. */
+    int suits = !__builtin_mul_overflow(blocks, (uint64_t)t->points, &cells) && cells == t->header->n_rows && cells > 0;
+    return suits ? DEMOS_OK : mistake(&chunk->header, error);
 }
 
 /* One array of points. */

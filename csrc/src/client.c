@@ -9,7 +9,8 @@
 #include "json.h"
 #include "ticket.h"
 
-static const double TIMEOUT = 600.0;
+/* Seconds that a call may take, and its end. */
+static const double TIMEOUT = 600.0, PARTING = 1.0;
 
 /* ---- What the model is ------------------------------------------------------------------------------------------ */
 
@@ -71,7 +72,7 @@ static int32_t read_metadata(demos_client *client, const demos_json *json, demos
 
 /* Asks for the metadata; the text stays the client's. */
 static int32_t fetch_metadata(demos_client *client, demos_error *error) {
-    char question[512] = "{}";
+    char question[2048] = "{}"; /* a name may be 256 bytes, each of them six */
     size_t length = 2;
     demos_json_writer writer;
     demos_reply reply = {0};
@@ -130,6 +131,13 @@ int32_t demos_client_defaults(demos_client *client, double *params, demos_error 
 
 /* ---- From connecting to the end --------------------------------------------------------------------------------- */
 
+static void free_client(demos_client *client) {
+    free(client->metadata);
+    free(client->lower);
+    free(client->name);
+    free(client);
+}
+
 int32_t demos_client_open(demos_channel *channel, const char *model, void (*end)(demos_channel *channel),
                           demos_client **client, demos_error *error) {
     demos_json json = {0};
@@ -151,8 +159,9 @@ int32_t demos_client_open(demos_channel *channel, const char *model, void (*end)
         status = read_metadata(made, &json, error);
     }
     demos_json_close(&json);
-    if (status != DEMOS_OK) {
-        demos_disconnect(made);
+    if (status != DEMOS_OK) { /* the connection stays: there may be a model of another name */
+        channel->n_clients--;
+        free_client(made);
         return status;
     }
     *client = made;
@@ -166,16 +175,15 @@ void demos_disconnect(demos_client *client) {
     if (--client->channel->n_clients == 0) {
         client->end(client->channel);
     }
-    free(client->metadata);
-    free(client->lower);
-    free(client->name);
-    free(client);
+    free_client(client);
 }
 
 static void end_channel(demos_channel *channel) {
     demos_link *link = channel->link;
     demos_link_say(link, &(demos_header){.kind = DEMOS_GOODBYE}, NULL);
-    demos_link_flush(link, 1.0);
+    if (demos_link_flush(link, PARTING)) {
+        demos_stream_part(link, PARTING);
+    }
     link->kind->close(link);
     free(channel);
 }
@@ -215,4 +223,6 @@ size_t demos_client_params(const demos_client *client) { return client->p; }
 
 size_t demos_client_outputs(const demos_client *client) { return client->q; }
 
-void demos_client_timeout(demos_client *client, double seconds) { client->seconds = seconds; }
+void demos_client_timeout(demos_client *client, double seconds) {
+    client->seconds = seconds > 0 ? seconds : 0; /* nan is 0 as well */
+}

@@ -11,10 +11,10 @@ static const size_t MOST_KEPT = (size_t)256 << 20, SMALLEST = DEMOS_INLINE_BYTES
 
 static size_t round_up(size_t bytes) {
     size_t room = SMALLEST;
-    while (room < bytes && room < SIZE_MAX / 2) {
+    while (room < bytes && room < MOST_KEPT) {
         room *= 2;
     }
-    return room < bytes ? bytes : room;
+    return room < bytes ? bytes : room; /* what is never kept need not suit others */
 }
 
 demos_frame *demos_frame_take(demos_frames *frames, size_t bytes) {

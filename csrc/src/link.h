@@ -45,6 +45,9 @@ int32_t demos_link_check(const demos_link *link, const demos_header *header, con
 
 /* A link over a connected socket, which it closes. */
 int32_t demos_stream_open(int32_t fd, demos_link **link, demos_error *error);
+/* Nothing more is sent over it; what still comes is thrown away until the other side ends as well, at most so many
+ * seconds: a connection of TCP that is closed with something unread in it takes back what was sent last. */
+void demos_stream_part(demos_link *link, double seconds);
 
 #pragma GCC visibility pop
 

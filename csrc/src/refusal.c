@@ -17,5 +17,7 @@ int32_t demos_read_refusal(const demos_frame *frame, demos_error *error) {
         }
         demos_json_close(&json);
     }
-    return demos_fail(error, frame->header.status, "%s", message[0] == '\0' ? "the server gives no reason" : message);
+    int32_t status = frame->header.status; /* one that only a newer minor version has is at least an error */
+    return demos_fail(error, status > DEMOS_DATASET_FAILED ? DEMOS_INTERNAL : status, "%s",
+                      message[0] == '\0' ? "the server gives no reason" : message);
 }

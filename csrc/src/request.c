@@ -137,17 +137,29 @@ static int32_t keep_rows(exchange *e, const demos_frame *frame, demos_error *err
     return DEMOS_OK;
 }
 
+/* Nothing will come any more, to whatever is asked. */
+static int32_t lose(exchange *e, const demos_error *error) {
+    e->channel->lost = *error;
+    e->is_done = 1;
+    return error->status;
+}
+
 /* Looks at a frame; an answer to something else, late, is dropped. */
 static int32_t take(exchange *e, const demos_frame *frame, demos_error *error) {
     const demos_header *header = &frame->header;
     if (header->kind == DEMOS_END) {
-        return demos_fail(error, DEMOS_SERVER_LOST, "the server has ended");
+        demos_fail(error, DEMOS_SERVER_LOST, "the server has ended");
+        return lose(e, error);
     }
-    if (header->kind != DEMOS_REPLY || (header->id != e->id && header->id != 0)) {
+    if (header->kind == DEMOS_REPLY && header->id == 0 && header->status != DEMOS_OK) { /* about the link */
+        demos_read_refusal(frame, error);
+        return lose(e, error);
+    }
+    if (header->kind != DEMOS_REPLY || header->id != e->id) {
         return DEMOS_OK;
     }
     if (header->status != DEMOS_OK) {
-        e->is_done = header->id == e->id;
+        e->is_done = 1;
         return demos_read_refusal(frame, error);
     }
     int32_t status = e->request->n_outputs > 0 ? keep_rows(e, frame, error) : keep_text(e, frame, error);
@@ -163,24 +175,30 @@ static int32_t wait_for_answer(exchange *e, demos_error *error) {
     while (status == DEMOS_OK && !e->is_done) {
         demos_frame *frame = NULL;
         status = link->kind->receive(link, &frame, error);
-        if (status == DEMOS_OK && frame != NULL) {
+        if (status != DEMOS_OK) {
+            return lose(e, error);
+        }
+        if (frame != NULL) {
             status = take(e, frame, error);
             demos_frame_give(&link->frames, frame);
             status = status == DEMOS_OK ? push(e, error) : status;
             continue;
         }
         double left = end - demos_now();
-        if (status == DEMOS_OK && left <= 0) {
+        if (left <= 0) {
             return demos_fail(error, DEMOS_DEADLINE, "no answer within %g s", e->request->seconds);
         }
-        if (status == DEMOS_OK) {
-            link->kind->wait(link, left < LONGEST_WAIT ? left : LONGEST_WAIT);
-        }
+        link->kind->wait(link, left < LONGEST_WAIT ? left : LONGEST_WAIT);
     }
     return status;
 }
 
 int32_t demos_ask(demos_channel *channel, const demos_request *request, demos_reply *reply, demos_error *error) {
+    demos_error own = {0};
+    error = error == NULL ? &own : error;
+    if (channel->lost.status != DEMOS_OK) {
+        return demos_fail(error, channel->lost.status, "%s", channel->lost.message);
+    }
     exchange e = {.channel = channel, .request = request, .reply = reply, .id = ++channel->last_id};
     uint64_t first = request->header.n_rows;
     if (request->part_rows > 0 && request->part_rows < first) {

@@ -186,12 +186,25 @@ static void close_stream(demos_link *link) {
     free(s);
 }
 
+void demos_stream_part(demos_link *link, double seconds) {
+    stream *s = (stream *)link;
+    double end = demos_now() + seconds;
+    shutdown(s->fd, SHUT_WR);
+    for (double left = seconds; left > 0; left = end - demos_now()) {
+        struct pollfd watched = {.fd = s->fd, .events = POLLIN};
+        poll(&watched, 1, (int)(left * 1e3) + 1);
+        ssize_t n = recv(s->fd, s->scratch, SCRATCH_BYTES, MSG_DONTWAIT);
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+            return;
+        }
+    }
+}
+
 static const demos_link_kind STREAM = {
     .send = send_frame, .receive = receive, .is_sent = is_sent, .wait = wait_for, .close = close_stream};
 
 int32_t demos_stream_open(int32_t fd, demos_link **link, demos_error *error) {
-    struct pollfd watched = {.fd = fd};
-    if (poll(&watched, 1, 0) < 0 || (watched.revents & POLLNVAL) != 0) {
+    if (fcntl(fd, F_GETFD) < 0) {
         return demos_fail(error, DEMOS_INVALID_INPUT,
                           "%d is no open file: start the program by demos-hpc worker --exec,"
                           " or demos-hpc ticket",

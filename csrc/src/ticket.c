@@ -34,7 +34,12 @@ static int32_t read_members(const demos_json *json, demos_ticket *ticket, demos_
 }
 
 int32_t demos_read_ticket(const char *role, demos_ticket *ticket, demos_error *error) {
+    static int is_used;
     const char *text = getenv(TICKET);
+    if (is_used) { /* its file is closed, or another one by now */
+        return demos_fail(error, DEMOS_INVALID_INPUT,
+                          "this program has ended its connection to the server, and cannot connect again");
+    }
     if (text == NULL) {
         return demos_fail(error, DEMOS_INVALID_INPUT,
                           "this program has no connection to a server: start it by `demos-hpc worker --join NAME --exec"
@@ -54,6 +59,7 @@ int32_t demos_read_ticket(const char *role, demos_ticket *ticket, demos_error *e
                             " programs that serve, `demos-hpc ticket` for those that call",
                             ticket->role, role);
     }
+    is_used = status == DEMOS_OK;
     return status;
 }
 

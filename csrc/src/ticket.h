@@ -14,7 +14,7 @@ typedef struct demos_ticket {
 
 /* Whether this program was started with one. */
 int32_t demos_has_ticket(void);
-/* Reads it; DEMOS_INVALID_INPUT where there is none, or one for another role. */
+/* Reads it, once; DEMOS_INVALID_INPUT where there is none, or one for another role. */
 int32_t demos_read_ticket(const char *role, demos_ticket *ticket, demos_error *error);
 /* The text of the file that DEMOS_SPEC names, NULL where it names none; the caller's to free. */
 int32_t demos_read_spec(char **text, demos_error *error);

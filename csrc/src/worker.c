@@ -98,7 +98,7 @@ static int32_t cancel(worker *w, uint64_t id, demos_error *error) {
         }
         demos_header header = demos_answer_to(&chunk->header);
         header.status = DEMOS_CANCELLED;
-        status = demos_link_say(w->link, &header, error);
+        status = status == DEMOS_OK ? demos_link_say(w->link, &header, error) : status;
         demos_frame_give(&w->link->frames, chunk);
     }
     w->chunks = kept;
