@@ -141,7 +141,7 @@ def work(name: str, config: Config, program: Program, *, label: str = "", family
             if handed.is_server_gone(code):
                 warn(f"the connection to server {admission.name!r} was lost; looking for it")
             elif code or not handed.is_over():
-                raise ModelCrashed(_describe_end(program, who, code))
+                raise ModelCrashed(_describe_end(program, who, code, is_over=handed.word == _OVER))
             else:
                 return 0
         dialed = find_again(name, registry, config, family, label)
@@ -249,12 +249,12 @@ def _handed_over(dialed: Dialed, program: Program, role: str, name: str, heartbe
         handed.close()
 
 
-def _describe_end(program: Program, who: str, code: int) -> str:
+def _describe_end(program: Program, who: str, code: int, *, is_over: bool) -> str:
     subject = f"program {program.path!r} ({who})"
     if code < 0:
         number = -code
         name = signal.Signals(number).name if number in set(signal.Signals) else "?"
         meaning = _MEANINGS.get(signal.Signals(number), "") if name != "?" else ""
         return f"{subject} was ended by signal {number} ({name})" + (f": {meaning}" if meaning else "")
-    how = "it has called exit() or STOP, or main() has returned, though the service goes on"
-    return f"{subject} ended with exit status {code}: {how}"
+    when = ", after the service was over" if is_over else ", though the service goes on"
+    return f"{subject} ended with exit status {code}: it has called exit() or STOP, or main() has returned{when}"

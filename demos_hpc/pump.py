@@ -1,7 +1,8 @@
 """Passes bytes on between two sockets, both ways: one speaks TLS, and whoever has the other need not.
 
 Each direction has one buffer, and reads nothing while that is full. The end of a stream is passed on as such: the
-other direction goes on until it ends as well.
+other direction goes on until it ends as well. (TLS has no way to say so and go on reading but to end its bytes: what
+the other side has sent until then arrives, and most can send no more.)
 """
 
 from __future__ import annotations
@@ -74,11 +75,12 @@ class Pump(threading.Thread):
 
     def run(self) -> None:
         with self._rung, self._sockets[0], self._sockets[1]:
-            directions = self._inward, self._outward
             while True:
-                waits = [direction.move() for direction in directions]
+                waits = [self._inward.move()]
+                # What ends first makes the other end, perhaps at once.
                 self.is_lost |= self._inward.has_ended and not self._outward.has_ended
-                if all(direction.is_over for direction in directions):
+                waits.append(self._outward.move())
+                if self._inward.is_over and self._outward.is_over:
                     return
                 poll = select.poll()
                 poll.register(self._rung, select.POLLIN)
@@ -87,7 +89,7 @@ class Pump(threading.Thread):
                     events[sock] = events.get(sock, 0) | event
                 for sock, event in events.items():
                     poll.register(sock, event)
-                is_idle = all(wait or direction.is_over for wait, direction in zip(waits, directions, strict=True))
+                is_idle = all((waits[0] or self._inward.is_over, waits[1] or self._outward.is_over))
                 ready = poll.poll(None if is_idle else 0)
                 if any(number == self._rung.fileno() for number, _ in ready):
                     return

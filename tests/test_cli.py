@@ -27,6 +27,7 @@ from demos_hpc.cli.arrays import read_array
 from demos_hpc.cli.group import mark_script
 from demos_hpc.cli.output import to_plain
 from demos_hpc.errors import InvalidInput
+from demos_hpc.handover import Program
 from demos_hpc.mpiexec import find_launcher
 
 GAUSSIAN = "demos_hpc.testing:Gaussian"
@@ -476,6 +477,49 @@ def test_serve_without_a_launch_is_a_server_of_its_own(monkeypatch: pytest.Monke
     monkeypatch.setattr("demos_hpc.cli.servers.supervise", lambda *arguments: begun.append(arguments))
     assert invoke("serve", GAUSSIAN, "--workers", "3", "--name", "peak").exit_code == 0
     assert begun == [(GAUSSIAN, 3, "peak", None)]
+    begun.clear()
+    assert invoke("serve", "--exec", "sh", "--name", "peak", "--", "-c", "exit").exit_code == 0
+    assert begun == [("", 2, "peak", None, Program("sh", ("-c", "exit")))]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["serve"], "serve takes a MODEL, or a program by --exec"),
+        (["serve", GAUSSIAN, "other"], f"{GAUSSIAN} other: serve takes one MODEL"),
+        (["serve", GAUSSIAN, "--spec", "m.json"], "a MODEL describes itself, and --spec is for programs"),
+        (["serve", "--spec", "m.json"], "mpiexec -n 1 demos-hpc serve --spec m.json : -n 4 ./program : -n 1 python"),
+        (["serve", "--exec", "./none"], "there is no program './none'"),
+        (["serve", "--exec", "sh", "--spec", "m.json"], "model file 'm.json' does not exist"),
+        (["worker", "--join", "x", "--spec", "m.json"], "--spec m.json: name the program that this is for by --exec"),
+        (["worker", "--join", "x", "a", "b"], "a b: name the program that this is for by --exec"),
+        (["worker", "--join", "x", "--exec", "sh", "--model", "m"], "--model m is loaded by Python, and --exec sh is"),
+        (["ticket", "x", "./none", "--help"], "there is no program './none'"),
+    ],
+)
+def test_programs_that_are_not_as_they_should_be(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("PMI", "OMPI", "SLURM", "PALS")):
+            monkeypatch.delenv(name)
+    assert message in fail(*words)
+
+
+def test_a_rank_that_describes_a_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    served = []
+    monkeypatch.setattr("demos_hpc.programs.serve", lambda *arguments: served.append((arguments[0], arguments[2])))
+    monkeypatch.setattr("demos_hpc.cli.launches.limit_threads", lambda *arguments: {})
+    for name, value in {"PMI_RANK": "0", "PMI_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "m.json"
+    path.write_text('{"name": "x"}', encoding="utf-8")
+    assert invoke("serve", "--spec", str(path)).exit_code == 0
+    assert invoke("serve", GAUSSIAN).exit_code == 0
+    assert served == [("", '{"name": "x"}'), (GAUSSIAN, "")]
+    path.write_text("[]", encoding="utf-8")
+    assert "m.json is no object of JSON" in fail("serve", "--spec", str(path))
 
 
 @pytest.mark.parametrize(

@@ -344,6 +344,45 @@ def test_a_server_of_one_rank_is_too_few(launch: Launch, write_script: Write) ->
     assert "the server has one rank and needs two at least, a dispatcher and a worker: mpiexec -n 2" in done.err
 
 
+RANK = """
+    from demos_hpc import launch, programs
+    from demos_hpc.config import Config
+
+    call_roll = launch._call_roll
+
+    def note(*arguments):
+        welcome = call_roll(*arguments)
+        print(f"told {len(welcome.spec)} {welcome.spec[:21]!r}", flush=True)
+        return welcome
+
+    launch._call_roll = note
+    programs.serve("demos_hpc.testing:Gaussian", Config.load())
+"""
+
+
+def describe(path: Path, ranks: int = 1) -> Program:
+    """Ranks that describe the model of a program."""
+    return Program(ranks, [sys.executable, "-m", "demos_hpc", "serve", "--spec", str(path)])
+
+
+def test_ranks_of_a_program_are_told_of_their_model(launch: Launch, write_script: Write, tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    path.write_text('{"name": "gaussian"}\n' + " " * 100_000, encoding="utf-8")  # more than fits into one message
+    rank = write_script(RANK, "rank.py")
+    done = launch(describe(path), Program(2, [sys.executable, str(rank)]), analyze(write_script(CONNECT)))
+    assert done.code == 0, done.text
+    assert done.out.count('told 100021 \'{"name": "gaussian"}\\n\'') == 2, done.text
+    assert "density" in done.out
+
+
+def test_a_description_is_for_the_first_rank(launch: Launch, write_script: Write, tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    path.write_text("{}", encoding="utf-8")
+    done = launch(describe(path, 2), analyze(write_script(CONNECT)), roll_call_timeout=ROLL_CALL)
+    assert done.code == 2, done.text
+    assert re.search("rank 1 on .* was started with --spec, which is for the first rank alone", done.err)
+
+
 def test_a_server_without_an_analysis(launch: Launch) -> None:
     done = launch(serve(GAUSSIAN, 2), roll_call_timeout=ROLL_CALL)
     assert done.code == 2, done.text

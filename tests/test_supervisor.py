@@ -21,6 +21,7 @@ from demos_hpc import supervisor as supervisor_module
 from demos_hpc.client import RemoteModel
 from demos_hpc.config import Config
 from demos_hpc.errors import DemosError, LaunchError, ServerLost
+from demos_hpc.handover import Program
 from demos_hpc.messages import Operation
 from demos_hpc.supervisor import FIRST_PAUSE, LONGEST_PAUSE, MOST_FAILURES, Child, Supervisor
 from demos_hpc.testing import Gaussian
@@ -155,6 +156,21 @@ def test_workers_are_started_by_names_of_their_own(ward: Ward) -> None:
     assert [(word["--join"], word["--label"]) for word in words] == [("ward", "ward.0#1"), ("ward", "ward.1#1")]
     assert {word["--family"] for word in words} == {ward._family}
     assert all(worker.process is not None for worker in ward._workers)
+
+
+def test_workers_may_be_a_program(ward: Ward, tmp_path: Path) -> None:
+    spec = tmp_path / "m.json"
+    spec.write_text("{}", encoding="utf-8")
+    plain = ward._name_program()
+    ward._program = Program("sh")
+    short = ward._name_program()
+    ward._program = Program("sh", ("-c", "exit 3"), str(spec))
+    assert (plain, short) == ([], ["--exec", "sh"])
+    assert ward._name_program() == ["--exec", "sh", "--spec", str(spec), "--", "-c", "exit 3"]
+    for _ in range(MOST_FAILURES - 1):
+        ward.bury()
+    with pytest.raises(LaunchError, match=r"3 times in a row: what they said stands above$"):
+        ward.bury()
 
 
 def test_who_did_something_is_replaced_at_once(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
