@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parent
 #: The repository, where the package is used from it.
 SOURCE = PACKAGE.parent
 HEADER = "demos.h"
+FORTRAN = ("demos.f90", "demos_mpi.f90")
 LIBRARY = "libdemos.so"
 #: What ranks of MPI launches need beside it.
 MPI_LIBRARY = "libdemos_mpi.so"
@@ -42,6 +43,12 @@ class Installation:
     def cflags(self) -> str:
         """What a compiler needs to find the header."""
         return f"-I{self.include}"
+
+    @property
+    def fortran(self) -> tuple[Path, ...]:
+        """The sources of the modules ``demos`` and ``demos_mpi``; installed beside the header."""
+        beside = self.include if (self.include / FORTRAN[0]).is_file() else self.include.parent / "fortran"
+        return tuple(beside / name for name in FORTRAN)
 
     @property
     def is_bare(self) -> bool:

@@ -42,12 +42,15 @@ def new(
 def config(
     cflags: Annotated[bool, typer.Option("--cflags", help="Only what finds the header: -I...")] = False,
     libs: Annotated[bool, typer.Option("--libs", help="Only what links a program or library: -L... -ldemos")] = False,
+    fortran: Annotated[bool, typer.Option("--fortran", help="Only the sources of the Fortran modules.")] = False,
     mpi: Annotated[bool, typer.Option("--mpi", help="For programs that are ranks of MPI launches.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say where the header and the library for models in C, C++ and Fortran are, and what was left out when built.
 
     cc -shared -fPIC -O2 $(demos-hpc config --cflags) my_model.c -o libmy_model.so $(demos-hpc config --libs)
+
+    gfortran -shared -fPIC $(demos-hpc config --fortran) my_model.f90 -o libmy_model.so $(demos-hpc config --libs)
 
     c++ -O2 $(demos-hpc config --mpi --cflags) my_server.cpp -o my_server $(demos-hpc config --mpi --libs)
     """
@@ -62,8 +65,9 @@ def config(
     if problem is not None and libs:
         raise problem
     to_compile, to_link = installation.find_mpi() if mpi else (installation.cflags, installation.libs)
-    if cflags or libs:
-        typer.echo(" ".join([to_compile] * cflags + [to_link] * libs))
+    sources = " ".join(map(str, installation.fortran[: 2 if mpi else 1]))
+    if cflags or libs or fortran:
+        typer.echo(" ".join([to_compile] * cflags + [sources] * fortran + [to_link] * libs))
         return
     found = {
         "include": str(installation.include),
@@ -71,6 +75,7 @@ def config(
         "library_mpi": None if installation.mpi is None else str(installation.mpi / MPI_LIBRARY),
         "cflags": to_compile,
         "libs": None if problem else to_link,
+        "fortran": sources,
         "compilers": list(installation.compilers),
         "left_out": list(installation.left_out),
     }
