@@ -22,7 +22,7 @@
 #include "link.h"
 
 static const double YIELD = 200e-6, SHORT_WINDOW = 30e-6, FIRST_NAP = 4e-3, LONGEST_SLEEP = 1.0,
-                    LONGEST_BLIND_SLEEP = 0.05;
+                    LONGEST_BLIND_SLEEP = 0.05, ROLL_PAUSE = 2e-3 /* nobody rings before all have met */;
 static const char SHM[] = "/dev/shm";
 enum { AWAKE = 0, ASLEEP = 1, STUCK = 2, LOOKS = 4 };
 
@@ -53,7 +53,7 @@ static int32_t open_sockets(demos_bell *bell, demos_error *error) {
 int32_t demos_bell_open(demos_bell *bell, demos_error *error) {
     const char *kind = getenv("DEMOS_BELL"), *yield = getenv("DEMOS_YIELD_SECONDS");
     uint64_t word = 0;
-    *bell = (demos_bell){.unix_fd = -1, .udp_fd = -1, .looks = LOOKS, .longest = LONGEST_SLEEP, .nap = FIRST_NAP};
+    *bell = (demos_bell){.unix_fd = -1, .udp_fd = -1, .looks = LOOKS, .longest = ROLL_PAUSE, .nap = FIRST_NAP};
     bell->by_udp = kind != NULL && strcmp(kind, "udp") == 0;
     bell->window = bell->yield_seconds = yield == NULL ? YIELD : strtod(yield, NULL);
     if (getrandom(&word, sizeof word, 0) != sizeof word) {
@@ -184,6 +184,7 @@ int32_t demos_bell_meet(demos_bell *bell, const char *dispatcher, size_t me, siz
     find_neighborhood(bell, here, sizeof here);
     bell->me = me;
     bell->looks = LOOKS + 4 * (int32_t)n;
+    bell->longest = LONGEST_SLEEP;
     bell->is_near = strcmp(here, there) == 0;
     size_t length = strlen(name);
     if (bell->is_near && length < sizeof bell->near.sun_path) {

@@ -32,10 +32,11 @@ static void find_words(char *words, size_t size) {
 static void abort_launch(void) { MPI_Abort(MPI_COMM_WORLD, 1); }
 
 static void enter(void) {
-    static char words[2048], said[512];
+    static char words[DEMOS_GROUP_BYTES], said[512];
     find_words(words, sizeof words);
     demos_launch_open(&launch, "client", words);
-    snprintf(said, sizeof said, "demos-hpc: %s has ended without demos_disconnect(); the launch ends for all ranks\n",
+    snprintf(said, sizeof said,
+             "demos-hpc: %s has ended in the middle, without demos_disconnect(); the launch ends for all ranks\n",
              launch.name);
     demos_guard(said, NULL, abort_launch);
     channel = (demos_channel){.link = launch.link};
@@ -44,10 +45,13 @@ static void enter(void) {
 
 /* Says goodbye, and waits until all others are done as well. */
 static void leave(demos_channel *ended) {
-    demos_error error = {0};
+    demos_error error = ended->lost;
     demos_frame *frame = NULL;
-    int32_t status = demos_link_say(ended->link, &(demos_header){.kind = DEMOS_GOODBYE}, &error);
-    int is_over = 0;
+    int is_over = error.status == DEMOS_SERVER_LOST; /* END came before: the service is over for all */
+    int32_t status = is_over ? DEMOS_OK : error.status;
+    if (status == DEMOS_OK && !is_over) {
+        status = demos_link_say(ended->link, &(demos_header){.kind = DEMOS_GOODBYE}, &error);
+    }
     while (status == DEMOS_OK && !is_over) {
         status = demos_link_await(ended->link, 1e6, &frame, &error);
         is_over = status == DEMOS_OK && frame->header.kind == DEMOS_END;

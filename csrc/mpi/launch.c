@@ -11,10 +11,11 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "guard.h"
 #include "json.h"
 #include "mpi_link.h"
 
-enum { GROUP_TAG = 32001, PAIR_TAG = 16000, HELLO_BYTES = 8192, GROUP_BYTES = 4096, TOKEN_BYTES = 80 };
+enum { GROUP_TAG = 32001, PAIR_TAG = 16000, HELLO_BYTES = 8192 + 6 * DEMOS_GROUP_BYTES, TOKEN_BYTES = 80 };
 /* Seconds: longest wait for the roll call unless the environment says otherwise, and longer than rank 0's; for what is
  * still to be sent at the end. */
 static const double ROLL_CALL = 60.0, ROLL_GRACE = 5.0, LAST_WORDS = 60.0;
@@ -22,21 +23,32 @@ static const double ROLL_CALL = 60.0, ROLL_GRACE = 5.0, LAST_WORDS = 60.0;
 void demos_launch_abort(const demos_launch *launch, const char *message) {
     fprintf(stderr, "demos-hpc: %s: %s\n", launch->name, message);
     fflush(NULL);
+    demos_wait_until_read();
     MPI_Abort(MPI_COMM_WORLD, 1);
     _exit(1); /* MPICH's may return before the launcher has ended this process */
 }
 
 /* ---- Starting --------------------------------------------------------------------------------------------------- */
 
-static int find_rank(void) {
-    static const char *const names[] = {"PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+static int find_number(const char *const names[3]) {
+    for (int i = 0; i < 3; i++) {
         const char *text = getenv(names[i]);
         if (text != NULL && text[0] >= '0' && text[0] <= '9') {
             return atoi(text);
         }
     }
     return -1;
+}
+
+/* What launchers say before MPI does; -1 where they say nothing. */
+static int find_rank(void) {
+    static const char *const names[] = {"PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"};
+    return find_number(names);
+}
+
+static int find_size(void) {
+    static const char *const names[] = {"PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS"};
+    return find_number(names);
 }
 
 /* The mark that rank 0's watchdog looks for where MPI_Init hangs (demos_hpc/watchdog.py). */
@@ -110,8 +122,34 @@ static int32_t say_hello(demos_launch *launch, demos_link *link, const char *rol
 typedef struct roll {
     demos_json json;
     size_t *hellos; /* values, one for each rank */
+    int *leaders;   /* the first rank of each client's group; -1 for servers */
     char dispatcher[DEMOS_BELL_BYTES], token[TOKEN_BYTES];
 } roll;
+
+static int is_server(const roll *r, int rank) {
+    return demos_json_is(&r->json, demos_json_find(&r->json, r->hellos[rank], "role"), "server");
+}
+
+/* Whether two clients were started by the same words: one writer has written both. */
+static int are_together(const roll *r, int a, int b) {
+    const demos_json_value *one = &r->json.values[demos_json_find(&r->json, r->hellos[a], "group")],
+                           *other = &r->json.values[demos_json_find(&r->json, r->hellos[b], "group")];
+    size_t length = one->end - one->start;
+    return other->end - other->start == length &&
+           memcmp(r->json.text + one->start, r->json.text + other->start, length) == 0;
+}
+
+static void find_leaders(roll *r, int size) {
+    for (int rank = 0; rank < size; rank++) {
+        int leader = is_server(r, rank) ? -1 : rank;
+        for (int other = 0; other < rank && leader == rank; other++) {
+            if (r->leaders[other] == other && are_together(r, rank, other)) {
+                leader = other;
+            }
+        }
+        r->leaders[rank] = leader;
+    }
+}
 
 static int32_t read_hellos(const demos_launch *launch, roll *r, demos_error *error) {
     size_t list = demos_json_find(&r->json, 0, "hellos");
@@ -120,7 +158,8 @@ static int32_t read_hellos(const demos_launch *launch, roll *r, demos_error *err
         return demos_fail(error, DEMOS_BAD_FRAME, "rank 0's answer does not name all %d ranks", launch->size);
     }
     r->hellos = calloc((size_t)launch->size, sizeof *r->hellos);
-    if (r->hellos == NULL) {
+    r->leaders = calloc((size_t)launch->size, sizeof *r->leaders);
+    if (r->hellos == NULL || r->leaders == NULL) {
         return demos_fail(error, DEMOS_INTERNAL, "no memory for %d ranks", launch->size);
     }
     size_t value = demos_json_first(&r->json, list);
@@ -128,13 +167,17 @@ static int32_t read_hellos(const demos_launch *launch, roll *r, demos_error *err
         r->hellos[rank] = value;
         value = demos_json_next(&r->json, value);
     }
+    find_leaders(r, launch->size);
     return DEMOS_OK;
 }
 
 static int32_t read_welcome(demos_launch *launch, const demos_frame *frame, roll *r, demos_error *error) {
     const char *text;
     size_t length;
-    int32_t status = demos_frame_read_text(frame, &text, &length, error);
+    int32_t status = frame->header.kind == DEMOS_WELCOME
+                         ? demos_frame_read_text(frame, &text, &length, error)
+                         : demos_fail(error, DEMOS_BAD_FRAME, "rank 0 answers the roll call by a frame of kind %d",
+                                      frame->header.kind);
     if (status == DEMOS_OK) {
         status = demos_json_open(&r->json, text, length, error);
     }
@@ -162,38 +205,13 @@ static int32_t read_welcome(demos_launch *launch, const demos_frame *frame, roll
 
 /* ---- Groups ----------------------------------------------------------------------------------------------------- */
 
-static int has_text(const roll *r, int rank, const char *member, const char *text) {
-    return demos_json_is(&r->json, demos_json_find(&r->json, r->hellos[rank], member), text);
-}
-
-static int is_server(const roll *r, int rank) { return has_text(r, rank, "role", "server"); }
-
-/* Whether two clients were started by the same words. */
-static int are_together(const roll *r, int a, int b) {
-    char group[GROUP_BYTES];
-    return demos_json_read_text(&r->json, demos_json_find(&r->json, r->hellos[a], "group"), group, sizeof group,
-                                NULL) == DEMOS_OK &&
-           has_text(r, b, "group", group);
-}
-
-/* The first rank of a client's group. */
-static int find_leader(const roll *r, int rank) {
-    for (int other = 0; other < rank; other++) {
-        if (!is_server(r, other) && are_together(r, rank, other)) {
-            return other;
-        }
-    }
-    return rank;
-}
-
 static int32_t make_group(demos_launch *launch, const roll *r, demos_error *error) {
     int *ranks = calloc((size_t)launch->size, sizeof *ranks), n = 0;
     if (ranks == NULL) {
         return demos_fail(error, DEMOS_INTERNAL, "no memory for %d ranks", launch->size);
     }
-    int leader = is_server(r, launch->rank) ? -1 : find_leader(r, launch->rank);
     for (int rank = 0; rank < launch->size; rank++) {
-        if (is_server(r, rank) ? leader < 0 : leader >= 0 && find_leader(r, rank) == leader) {
+        if (r->leaders[rank] == r->leaders[launch->rank]) {
             ranks[n++] = rank;
         }
     }
@@ -219,12 +237,12 @@ static int32_t link_up(demos_launch *launch, const roll *r, demos_error *error) 
     int32_t status = make_group(launch, r, error);
     int pair = 0;
     for (int rank = 0; rank < launch->size && status == DEMOS_OK; rank++) {
-        if (is_server(r, rank) || find_leader(r, rank) != rank) {
+        if (r->leaders[rank] != rank) {
             continue;
         }
-        if (is_server(r, launch->rank)) {
+        if (r->leaders[launch->rank] < 0) {
             join(launch, rank, pair, 0);
-        } else if (find_leader(r, launch->rank) == rank) {
+        } else if (r->leaders[launch->rank] == rank) {
             launch->joined = join(launch, 0, pair, 1);
         }
         pair++;
@@ -258,6 +276,7 @@ static int32_t call_in(demos_launch *launch, const char *role, const char *group
     }
     demos_json_close(&r.json);
     free(r.hellos);
+    free(r.leaders);
     if (link != NULL) {
         demos_frame_give(&link->frames, frame);
         demos_link_flush(link, LAST_WORDS);
@@ -272,6 +291,12 @@ void demos_launch_open(demos_launch *launch, const char *role, const char *group
     demos_error error = {0};
     *launch = (demos_launch){.group = MPI_COMM_NULL, .joined = MPI_COMM_NULL};
     start_mpi(launch);
+    if (launch->size == 1 && find_size() > 1) {
+        demos_launch_abort(launch,
+                           "many ranks were started, and each of them is an MPI world of its own, since the launcher"
+                           " and this program's MPI library do not speak the same language: `demos-hpc doctor` tells"
+                           " more. With Slurm, try srun --mpi=pmi2 or --mpi=pmix, or mpiexec inside the allocation");
+    }
     if (launch->rank == 0) {
         demos_launch_abort(launch,
                            "this program is rank 0, where the dispatcher has to be: mpiexec -n 1 demos-hpc serve"

@@ -7,6 +7,9 @@
 #include "bell.h"
 #include "link.h"
 
+/* Bytes of the words that a group was started by. */
+enum { DEMOS_GROUP_BYTES = 16384 };
+
 typedef struct demos_launch {
     int rank, size;
     char name[320];  /* "rank 3 on node7" */
