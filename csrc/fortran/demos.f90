@@ -3,7 +3,7 @@
 ! Module files differ from compiler to compiler, and from version to version. So this source is what is installed, and
 ! your compiler compiles it, in front of your own sources:
 !
-!     gfortran -O2 -shared -fPIC demos.f90 my_model.f90 -o libmy_model.so $(demos-hpc config --libs)
+!     gfortran -O2 -shared -fPIC $(demos-hpc config --fortran) my_model.f90 -o libmy_model.so $(demos-hpc config --libs)
 !
 ! First come the numbers, types and functions of demos.h under their names there, the C prototype above each; then what
 ! is made of them for Fortran:

@@ -1,7 +1,7 @@
 ! demos_mpi.f90: demos_mpi.h for Fortran 2008: programs that are ranks of an MPI launch. It is a module of its own since
 ! it needs libdemos_mpi; of MPI's own modules and of mpifort it needs nothing.
 !
-!     gfortran -O2 demos.f90 demos_mpi.f90 my_model.f90 -o my_model $(demos-hpc config --mpi --libs)
+!     gfortran -O2 $(demos-hpc config --mpi --fortran) my_model.f90 -o my_model $(demos-hpc config --mpi --libs)
 !
 ! A program that says type(demos_mpi_server) in place of type(demos_server), and type(demos_mpi_client_t) in place of
 ! type(demos_client_t), is a rank of a launch where there is one, and does the same as before where there is none.

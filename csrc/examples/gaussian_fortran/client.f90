@@ -1,8 +1,8 @@
 ! A program that calls a model, whatever language that is written in:
 !
-!     gfortran -O2 $F/demos.f90 $F/demos_mpi.f90 client.f90 -o client $(demos-hpc config --mpi --libs)
+!     gfortran -O2 $(demos-hpc config --mpi --fortran) client.f90 -o client $(demos-hpc config --mpi --libs)
 !     demos-hpc ticket gaussian -- ./client
-!     mpiexec -n 1 demos-hpc serve ./libgaussian.so : -n 2 demos-hpc serve : -n 1 ./client
+!     mpiexec -n 3 demos-hpc serve ./libgaussian.so : -n 1 ./client
 program client_program
     use demos_mpi
     implicit none

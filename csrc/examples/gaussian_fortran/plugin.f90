@@ -1,6 +1,7 @@
-! The code as a plug-in, a library that Python workers load. F is the directory of demos.f90:
+! The code as a plug-in, a library that Python workers load.
 !
-!     gfortran -O2 -shared -fPIC $F/demos.f90 gaussian.f90 plugin.f90 -o libgaussian.so $(demos-hpc config --libs)
+!     gfortran -O2 -shared -fPIC $(demos-hpc config --fortran) gaussian.f90 plugin.f90 -o libgaussian.so \
+!         $(demos-hpc config --libs)
 !     demos-hpc check ./libgaussian.so
 !     demos-hpc serve ./libgaussian.so --workers 2
 module plugin

@@ -1,6 +1,7 @@
 ! The code as a program of its own, which serves in its own process:
 !
-!     gfortran -O2 $F/demos.f90 $F/demos_mpi.f90 gaussian.f90 server.f90 -o gaussian $(demos-hpc config --mpi --libs)
+!     gfortran -O2 $(demos-hpc config --mpi --fortran) gaussian.f90 server.f90 -o gaussian \
+!         $(demos-hpc config --mpi --libs)
 !
 ! as ranks of an MPI launch, of which the server is rank 0,
 !
