@@ -13,10 +13,10 @@
 #define NEUTRINO_ONE_VERSION
 #endif
 #endif
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(NEUTRINO_ONE_VERSION)
-#define NEUTRINO_WIDE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
+#if !defined(__x86_64__) || !defined(__GLIBC__) || defined(NEUTRINO_ONE_VERSION)
 #define NEUTRINO_WIDE
+#else
+#define NEUTRINO_WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 
 #endif
