@@ -30,9 +30,11 @@ from .dialing import ENTRY, Dialed, dial_any
 from .errors import InvalidInput, ModelCrashed, ModelNotFound
 from .joining import LONGEST_PAUSE, find_again
 from .logs import Logger, warn
+from .messages import Kind
 from .pump import Pump
 from .registry import Registry
 from .transport.tcp import StreamPort
+from .wire import MAGIC
 
 TICKET, SPEC = "DEMOS_TICKET", "DEMOS_SPEC"
 #: Largest file that describes a model, bytes.
@@ -40,6 +42,7 @@ MOST_SPEC_BYTES = 4 << 20
 #: Seconds for the last bytes to arrive, and for a server to hang up that has ended.
 LAST_WORDS, HANGING_UP = 5.0, 2.0
 _OVER, _LOST = b"E", b"L"
+_MAGIC = MAGIC.to_bytes(4, "little")
 #: What it means that a program has ended by a signal.
 _MEANINGS = {
     signal.SIGSEGV: "it has used memory that is not its own",
@@ -218,7 +221,11 @@ class _Handed:
 
     def is_over(self) -> bool:
         """Whether the server has ended, and so its service."""
-        return self.word == _OVER or self._has_hung_up(HANGING_UP)
+        if self.word == _OVER:
+            return True
+        if self._pump is not None:
+            return self._pump.last[:6].endswith(bytes([Kind.END])) and self._pump.last[:4] == _MAGIC
+        return self._has_hung_up(HANGING_UP)
 
     def _has_hung_up(self, seconds: float) -> bool:
         """Whether the server was the first to go."""

@@ -17,6 +17,8 @@ import threading
 BUFFER_BYTES = 1 << 18
 #: Moves of one direction before the other has its turn.
 MOST_MOVES = 16
+#: Bytes that are remembered of what came last: those of a frame's header.
+LAST_BYTES = 64
 _WANTS = {ssl.SSLWantReadError: select.POLLIN, ssl.SSLWantWriteError: select.POLLOUT}
 
 
@@ -27,6 +29,7 @@ class _Direction:
         self._source, self._sink = source, sink
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._start = self._end = 0
+        self.last = b""
         #: Whether nothing more comes, and whether nothing more is to be done.
         self.has_ended = self.is_over = False
 
@@ -42,6 +45,7 @@ class _Direction:
                     self._start += at.send(self._buffer[self._start : self._end])
                 else:
                     self._start, self._end = 0, at.recv_into(self._buffer)
+                    self.last = (self.last + bytes(self._buffer[: self._end][-LAST_BYTES:]))[-LAST_BYTES:]
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
                 return at, _WANTS[type(error)]
             except BlockingIOError:
@@ -93,6 +97,11 @@ class Pump(threading.Thread):
                 ready = poll.poll(None if is_idle else 0)
                 if any(number == self._rung.fileno() for number, _ in ready):
                     return
+
+    @property
+    def last(self) -> bytes:
+        """The last bytes that the far side has sent."""
+        return self._inward.last
 
     def end(self, seconds: float) -> None:
         """Lets what is under way arrive, for so many seconds at most."""

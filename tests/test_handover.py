@@ -160,7 +160,7 @@ def start(server: ServerHere, script: Script, *arguments: str, n_workers: int = 
 # ---- in this process ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("way", "says"), [("unix", 1), ("unix", 0), ("tcp", 1), ("tcp", 0), ("tls", 1)])
+@pytest.mark.parametrize(("way", "says"), [("unix", 1), ("unix", 0), ("tcp", 1), ("tcp", 0), ("tls", 1), ("tls", 0)])
 @pytest.mark.usefixtures("deaf")
 def test_a_program_works_until_the_server_ends(
     hall: Hall, make: Callable[..., Script], monkeypatch: pytest.MonkeyPatch, way: str, says: int
