@@ -1,3 +1,4 @@
+/* The castle wall, and the ways through it. */
 #include "earth.h"
 
 #include <math.h>

@@ -1,5 +1,7 @@
-/* The Earth as a castle wall: four shells of constant density, those of Prob3++ (NuFast-Earth's PREM_Prob3), and 15 km of
- * vacuum above, where the neutrinos are made. The detector is at the surface. */
+/*
+ * The Earth as a castle wall: four shells of constant density, those of Prob3++ (NuFast-Earth's PREM_Prob3), and 15 km
+ * of vacuum above, where the neutrinos are made. The detector is at the surface.
+ */
 #ifndef NEUTRINO_EARTH_H
 #define NEUTRINO_EARTH_H
 

@@ -1,3 +1,4 @@
+/* Jacobi rotations, and the polynomials of sine and cosine, without branches. */
 #include "eigen.h"
 
 #include <math.h>

@@ -1,3 +1,4 @@
+/* Sums of terms, panel by panel. */
 #include "events.h"
 
 #include <math.h>

@@ -1,3 +1,4 @@
+/* Batches of tracks, 64 at a time. */
 #include "neutrino.h"
 
 #include <string.h>

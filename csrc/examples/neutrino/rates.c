@@ -1,3 +1,4 @@
+/* The nodes, what is made in the atmosphere there, and what of it arrives. */
 #include "rates.h"
 
 #include <math.h>

@@ -1,3 +1,4 @@
+/* Panels and their terms: first the zenith angle, then the energy. */
 #include "response.h"
 
 #include <math.h>

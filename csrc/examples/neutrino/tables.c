@@ -1,3 +1,4 @@
+/* The least recently used table makes room for a new one. */
 #include "tables.h"
 
 #include <stdlib.h>

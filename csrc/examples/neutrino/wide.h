@@ -4,8 +4,8 @@
 
 /* Makes a function once for each kind of vectors; the dynamic linker takes the best one. All of them compute the same
  * bits: elements are independent of each other, additions keep their order, and nothing is contracted. Sanitizers
- * instrument what runs before they are ready to be called, so with them there is one version. For static functions: what
- * chooses a version is exported otherwise. */
+ * instrument what runs before they are ready to be called, so with them there is one version. For static functions:
+ * what chooses a version is exported otherwise. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define NEUTRINO_ONE_VERSION
 #elif defined(__has_feature)
