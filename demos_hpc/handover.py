@@ -224,7 +224,7 @@ class _Handed:
         if self.word == _OVER:
             return True
         if self._pump is not None:
-            return self._pump.last[:6].endswith(bytes([Kind.END])) and self._pump.last[:4] == _MAGIC
+            return self._pump.last[:7].endswith(bytes([Kind.END])) and self._pump.last[:4] == _MAGIC
         return self._has_hung_up(HANGING_UP)
 
     def _has_hung_up(self, seconds: float) -> bool:
