@@ -66,11 +66,12 @@ def build(directory: Path, *options: str, compiler: str = "cc") -> Path:
 
 
 class Workshop:
-    """Makes libraries out of models in C; each of them once."""
+    """Makes libraries and programs out of models in C and C++; each of them once."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._made: dict[tuple[Path, tuple[str, ...], str], Path] = {}
+        self._linked: dict[tuple[tuple[Path, ...], str, bool], Path] = {}
 
     def make(self, source: Path, *flags: str, compiler: str = "cc", linked: bool = True) -> Path:
         """The library of one file of C, ``libNAME.so`` in a directory of its own; linked with libdemos if wanted."""
@@ -86,6 +87,20 @@ class Workshop:
             run([compiler, *standard, *STRICT, *kind, *found, *flags, source, "-o", library, *libs, "-lm"])
             self._made[key] = library
         return self._made[key]
+
+    def link(self, *sources: Path, compiler: str = "cc", mpi: bool = True) -> Path:
+        """The program of some sources, called as the first of them; with libdemos_mpi, or with libdemos alone."""
+        key = (sources, compiler, mpi)
+        if key not in self._linked:
+            require(compiler, *["mpicc"] * mpi)
+            program = Path(tempfile.mkdtemp(dir=self.directory)) / sources[0].stem
+            installation = find_installation(Config.load())
+            cflags, libs = installation.find_mpi() if mpi else (installation.cflags, installation.libs)
+            standard = "-std=c++17" if compiler.endswith("++") else "-std=c11"
+            options = (standard, *STRICT, "-O2", "-g", *["-DDEMOS_WITHOUT_MPI"] * (not mpi))
+            run([compiler, *options, *cflags.split(), *sources, "-o", program, *libs.split(), "-lm"])
+            self._linked[key] = program
+        return self._linked[key]
 
     def describe(self, library: Path, file: str = "model.json", /, **entries: Any) -> str:
         """``library:description``, with a description of these entries beside the library."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
@@ -41,10 +42,11 @@ def hall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    """Makes libraries of models in C; with the libdemos that is installed, or one that is built from the sources."""
+    """Makes models in C: with the libdemos that is installed, or with one that is built from the sources."""
     with pytest.MonkeyPatch.context() as patch:
         if not (PACKAGE / "lib" / "libdemos.so").is_file() and (SOURCE / "csrc").is_dir():
             built = build(tmp_path_factory.mktemp("libdemos"), "-Dtests=false")
+            shutil.copy(built / "built.json", built / "csrc")  # which lies beside a library that is installed
             patch.setenv("DEMOS_LIBRARY", str(built / "csrc" / "libdemos.so"))
         yield Workshop(tmp_path_factory.mktemp("models"))
 

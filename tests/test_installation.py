@@ -151,6 +151,7 @@ def test_the_package_has_the_c_side_where_there_is_a_compiler(tmp_path: Path) ->
     package = find_package(install(tmp_path, *PYTHON))
     files = list_files(package)
     assert files >= {"lib/libdemos.so", "include/demos.h", "lib/pkgconfig/demos.pc", "cli/__init__.py"}
+    assert files >= {"include/demos_maas.h", "include/demos_client.hpp"}
     assert not [name for name in files if "__pycache__" in name]
     built = json.loads((package / "lib/built.json").read_text(encoding="utf-8"))
     assert built["compilers"]

@@ -21,12 +21,9 @@
 #include <utility>
 
 namespace demos {
-namespace detail {
 
-inline constexpr double infinity = std::numeric_limits<double>::infinity();
-inline constexpr double not_given = std::numeric_limits<double>::quiet_NaN();
-
-/* Where exceptions of a model end: what calls it is C. */
+/* Calls body(), and makes status and text of what it throws. Functions of a demos_model, and demos_model_init(), are
+ * called by C: this is where exceptions end. */
 template <class Body> std::int32_t guard(demos_error *error, const Body &body) noexcept {
     try {
         body();
@@ -40,6 +37,11 @@ template <class Body> std::int32_t guard(demos_error *error, const Body &body) n
         return demos_fail(error, DEMOS_MODEL_FAILED, "the model has thrown something that is no std::exception");
     }
 }
+
+namespace detail {
+
+inline constexpr double infinity = std::numeric_limits<double>::infinity();
+inline constexpr double not_given = std::numeric_limits<double>::quiet_NaN();
 
 /* Calls body(function); a plain function is called without what stands around it. */
 template <class Signature, class Body>
@@ -154,7 +156,8 @@ class DemosMaaSServer {
     void register_sampler(Sampler function) { sampler_ = std::move(function); }
     /* The outputs at one point. */
     void register_evaluate(Map function) { map_ = std::move(function); }
-    /* Functions of whole batches, in place of all others; `user` and `spec` have to outlive serve(). */
+    /* Functions of whole batches, in place of all others, which catch what they throw by demos::guard(); `user` and
+     * `spec` have to outlive serve(). */
     void register_model(const demos_model &model) {
         demos_error error{};
         demos::detail::check(demos_check_model(&model, &table_, &error), error);
@@ -207,7 +210,8 @@ class DemosMaaSServer {
         demos::detail::check(demos::detail::serve(&table, nullptr, &error), error);
     }
 
-    /* The table that is served, for demos_model_init() of a plug-in; refers to this object. */
+    /* The table that is served, for demos_model_init() of a plug-in. It refers to this object, which is its `user`
+     * unless it was registered as a whole. */
     demos_model model() {
         demos_model model = table_;
         if (model.size == 0) {
