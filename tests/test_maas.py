@@ -149,6 +149,7 @@ def test_it_joins_a_server(mpi: bool, workers: int, workshop: Workshop, tmp_path
 
 @by_compiler
 @pytest.mark.parametrize("mpi", [True, False])
+@pytest.mark.usefixtures("workshop")
 def test_headers_are_clean(compiler: str, mpi: bool, tmp_path: Path) -> None:
     require(compiler, *["mpicc"] * mpi)
     source = tmp_path / "twice.cpp"
