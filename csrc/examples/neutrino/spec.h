@@ -31,7 +31,8 @@ static const char SPEC[] =
     " \"license\": \"BSD-3-Clause\", \"authors\": [\"The demos-hpc developers\"],"
     " \"citation\": \"Oscillations in layers: V. Barger et al., Phys. Rev. D 22 (1980) 2718; P. B. Denton and S. J."
     " Parke, arXiv:2405.02400. Parameters: I. Esteban et al. (NuFIT 6.0), JHEP 12 (2024) 216. Flux: T. K. Gaisser,"
-    " Cosmic Rays and Particle Physics (1990); D. Chirkin, hep-ph/0407078. Earth: castle wall of NuFast-Earth (PREM_Prob3).\","
+    " Cosmic Rays and Particle Physics (1990); D. Chirkin, hep-ph/0407078. Earth: castle wall"
+    " of NuFast-Earth (PREM_Prob3).\","
     " \"resources\": {\"memory_MB\": 30},"
     " \"notes\": {\"density\": \"that of nu_atm, see its notes; log P to 1e-12\"}}";
 
