@@ -4,9 +4,8 @@
  *
  * The density of an event is a sum over 64 x 48 nodes, for each of the derivatives too. As a function of ln E_r and c_r
  * it is analytic and no narrower than the resolution, 0.117 and 0.075; so, for each point, it is expanded once in
- * Chebyshev polynomials, of degree 23 on each of 8 x 4 panels. That changes it by less than 1e-14 (largest error of a
- * Gaussian on these panels, wherever its center: 7e-15 of its maximum), and 576 products take the place of 3072
- * exponentials.
+ * Chebyshev polynomials, of degree 23 on each of 8 x 4 panels. That is exact but for rounding: the narrowest Gaussian,
+ * wherever its center, is off by 9e-15 of its maximum at most. 576 products take the place of 3072 exponentials.
  */
 #ifndef NEUTRINO_RESPONSE_H
 #define NEUTRINO_RESPONSE_H
