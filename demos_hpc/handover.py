@@ -114,7 +114,9 @@ def read_description(path: str) -> str:
     return text
 
 
-def work(name: str, config: Config, program: Program, *, label: str = "", family: str = "") -> int:
+def work(
+    name: str, config: Config, program: Program, *, label: str = "", family: str = "", transport: str = "auto"
+) -> int:
     """Lets ``program`` work for the server ``name`` until that ends; as `demos_hpc.joining.join`.
 
     Returns
@@ -131,7 +133,8 @@ def work(name: str, config: Config, program: Program, *, label: str = "", family
     """
     config = _make_plain(config)
     registry = Registry(config.registry_directory)
-    dialed = dial_any(name, registry, config, "worker", seconds=ENTRY, family=family, label=label)
+    options = {"family": family, "label": label, "transport": transport}
+    dialed = dial_any(name, registry, config, "worker", seconds=ENTRY, **options)
     while True:
         admission = dialed.admission
         who = f"worker {admission.number}"
@@ -147,11 +150,13 @@ def work(name: str, config: Config, program: Program, *, label: str = "", family
                 raise ModelCrashed(_describe_end(program, who, code, is_over=handed.word == _OVER))
             else:
                 return 0
-        dialed = find_again(name, registry, config, family, label)
+        dialed = find_again(name, registry, config, **options)
 
 
-def call(name: str, config: Config, program: Program) -> int:
+def call(name: str, config: Config, program: Program, *, transport: str = "auto") -> int:
     """Runs a client in C, connected to the server or model ``name``; returns its exit status as a shell gives it.
+
+    ``transport`` is as of `demos_hpc.connect`.
 
     Raises
     ------
@@ -159,7 +164,7 @@ def call(name: str, config: Config, program: Program) -> int:
         As `demos_hpc.dialing.dial_any`.
     """
     config = _make_plain(config)
-    dialed = dial_any(name, Registry(config.registry_directory), config, "client", seconds=ENTRY)
+    dialed = dial_any(name, Registry(config.registry_directory), config, "client", seconds=ENTRY, transport=transport)
     with _handed_over(dialed, program, "client", f"client {dialed.admission.number}", 0.0) as handed:
         try:
             code = handed.run()

@@ -18,9 +18,11 @@ PATIENCE, FIRST_PAUSE, LONGEST_PAUSE = 60.0, 0.05, 2.0
 _LOG = Logger("worker")
 
 
-def join(name: str, config: Config, *, model: str = "", label: str = "", family: str = "") -> None:
+def join(
+    name: str, config: Config, *, model: str = "", label: str = "", family: str = "", transport: str = "auto"
+) -> None:
     """Works for the server ``name`` until it ends; ``model`` is what to load where that is not what the server says.
-    ``family`` tells the server from others of its name.
+    ``family`` tells the server from others of its name; ``transport`` is as of `demos_hpc.connect`.
 
     A server that is lost is looked for again for a minute.
 
@@ -48,7 +50,8 @@ def join(name: str, config: Config, *, model: str = "", label: str = "", family:
             raise
         return loaded
 
-    dialed = dial_any(name, registry, config, "worker", seconds=ENTRY, family=family, label=label)
+    options = {"family": family, "label": label, "transport": transport}
+    dialed = dial_any(name, registry, config, "worker", seconds=ENTRY, **options)
     while True:
         admission = dialed.admission
         if not model and not admission.model_path:
@@ -70,15 +73,15 @@ def join(name: str, config: Config, *, model: str = "", label: str = "", family:
             warn(f"{error}; looking for it")
         finally:
             dialed.port.close()
-        dialed = find_again(name, registry, config, family, label)
+        dialed = find_again(name, registry, config, **options)
 
 
-def find_again(name: str, registry: Registry, config: Config, family: str, label: str) -> Dialed:
+def find_again(name: str, registry: Registry, config: Config, **options: str) -> Dialed:
     """The server, once somebody has started it again; raises `ServerLost` where nobody has for a minute."""
     end, pause = time.monotonic() + PATIENCE, FIRST_PAUSE
     while True:
         try:
-            return dial_any(name, registry, config, "worker", seconds=ENTRY, family=family, label=label)
+            return dial_any(name, registry, config, "worker", seconds=ENTRY, **options)
         except (ServerLost, DeadlineExceeded):
             if time.monotonic() >= end:
                 raise

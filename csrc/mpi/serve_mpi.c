@@ -1,4 +1,5 @@
 /* A rank of one MPI launch, or a program that joins through the door, as a worker. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -29,6 +30,7 @@ static int32_t serve_in_launch(const demos_model *model, const char *spec, demos
     if (spec == NULL && launch.spec == NULL) {
         status = demos_read_spec(&file, error);
     }
+    signal(SIGINT, SIG_IGN); /* Ctrl-C is for the analysis, which ends the launch */
     if (status == DEMOS_OK) {
         const demos_duty duty = {.name = launch.name,
                                  .spec = spec != NULL          ? spec

@@ -17,6 +17,12 @@ static int32_t read_members(const demos_json *json, demos_ticket *ticket, demos_
     uint64_t fd = 0;
     int32_t status = demos_json_read_unsigned(json, demos_json_find(json, 0, "fd"), INT32_MAX, &fd, error);
     ticket->fd = (int32_t)fd;
+    ticket->end = -1;
+    size_t end = demos_json_find(json, 0, "end");
+    if (status == DEMOS_OK && end != 0 &&
+        (status = demos_json_read_unsigned(json, end, INT32_MAX, &fd, error)) == DEMOS_OK) {
+        ticket->end = (int32_t)fd;
+    }
     const struct {
         const char *name;
         char *text;

@@ -6,6 +6,7 @@
 
 typedef struct demos_ticket {
     int32_t fd;
+    int32_t end; /* where a worker writes how it ended; -1 for nowhere */
     char role[16], name[64], server[128];
     double heartbeat;
 } demos_ticket;

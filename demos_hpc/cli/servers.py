@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..config import Config
+from ..dialing import TRANSPORTS
 from ..endpoint import check_name
 from ..errors import InvalidInput
 from ..handover import Program, call, work
@@ -28,6 +29,9 @@ Executable = Annotated[
 ]
 Description = Annotated[
     str, typer.Option("--spec", metavar="FILE.json", help="The file that describes the program's model.")
+]
+Transport = Annotated[
+    str, typer.Option("--transport", metavar="WAY", help=f"Insist on a way through the door: {', '.join(TRANSPORTS)}.")
 ]
 Arguments = Annotated[
     list[str] | None,
@@ -67,6 +71,7 @@ def worker(
     family: Annotated[str, typer.Option("--family", hidden=True)] = "",
     program: Executable = "",
     spec: Description = "",
+    transport: Transport = "auto",
     arguments: Arguments = None,
 ) -> None:
     """Work for a server, from anywhere: compute with its model until it ends.
@@ -83,13 +88,14 @@ def worker(
     config = Config.load()
     open_log(config, "worker", label.partition("#")[0])
     if given is not None:
-        raise typer.Exit(work(server, config, given, label=label, family=family))
-    join(server, config, model=model, label=label, family=family)
+        raise typer.Exit(work(server, config, given, label=label, family=family, transport=transport))
+    join(server, config, model=model, label=label, family=family, transport=transport)
 
 
 def ticket(
     server: Annotated[str, typer.Argument(metavar="NAME", help="A server, or a model.", show_default=False)],
     command: Annotated[list[str], typer.Argument(metavar="PROGRAM [ARGS]...", help="What to run.", show_default=False)],
+    transport: Transport = "auto",
 ) -> None:
     """Run a client in C, C++ or Fortran with a connection to a server, and exit as it does.
 
@@ -97,7 +103,7 @@ def ticket(
     """
     config = Config.load()
     open_log(config, "client")
-    raise typer.Exit(call(server, config, Program(command[0], tuple(command[1:]))))
+    raise typer.Exit(call(server, config, Program(command[0], tuple(command[1:])), transport=transport))
 
 
 def read_program(program: str, spec: str, arguments: list[str]) -> Program | None:
