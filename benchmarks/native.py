@@ -28,6 +28,7 @@ from demos_hpc.config import Config
 from demos_hpc.installation import find_installation
 from demos_hpc.model import LoadedModel, load
 
+NEUTRINO = HERE.parent / "csrc" / "examples" / "neutrino"
 POINT = np.array([0.3, 1.7])
 DESCRIPTION = {
     "library": "./libnative.so",
@@ -64,6 +65,11 @@ class Workbench:
         cflags, libs = find_installation(Config()).find_mpi()
         sources = HERE / "native_rank.c", HERE / "native.c"
         _compile("-O2", *cflags.split(), *sources, "-o", self.rank, *libs.split(), "-lm")
+        self.neutrino = folder / "libneutrino.so"
+        sources = [path for path in sorted(NEUTRINO.glob("*.c")) if not path.name.startswith("test_")]
+        installed = find_installation(Config())
+        options = "-O3", "-fno-math-errno", "-ffp-contract=off", "-shared", "-fPIC", "-fvisibility=hidden"
+        _compile(*options, *installed.cflags.split(), *sources, "-o", self.neutrino, *installed.libs.split(), "-lm")
         self.model = self.describe("wave")
         self._c = ctypes.CDLL(str(self.library))
 
@@ -96,11 +102,14 @@ def _clock(run: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds; about half a minute")
-    rounds = 7 if parser.parse_args().quick else 25
+    parser.add_argument("--nusquids", default=sys.executable, help="a Python that has nuSQuIDS")
+    arguments = parser.parse_args()
+    rounds = 7 if arguments.quick else 25
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench(Path(folder))
         figures = measure_plugin(bench, rounds) | measure_threads(bench, rounds) | measure_ranks(bench, rounds)
-    report("native", figures | measure_neutrino(rounds))
+        figures |= measure_neutrino(bench, rounds, arguments.nusquids)
+    report("native", figures)
 
 
 def measure_plugin(bench: Workbench, rounds: int) -> dict[str, float]:
@@ -178,8 +187,40 @@ def measure_ranks(bench: Workbench, rounds: int) -> dict[str, float]:
     }
 
 
-def measure_neutrino(rounds: int) -> dict[str, float]:
-    return {}
+def measure_neutrino(bench: Workbench, rounds: int, nusquids: str) -> dict[str, float]:
+    """The neutrino model in C and in NumPy, at a new point each time; and its oscillations alone."""
+    ours, theirs = load(str(bench.neutrino)), load("nu_atm")
+    point = theirs.spec.defaults.copy()
+    x = theirs.sample(0, 3000, point, 1)
+
+    def call(model: LoadedModel, method: str) -> float:
+        point[0] += 1e-7
+        return _clock(lambda: getattr(model, method)(x, point))
+
+    figures, rows = {}, []
+    for method, key in (
+        ("log_density", "neutrino_c_vs_numpy"),
+        ("log_density_gradient", "neutrino_gradient_c_vs_numpy"),
+    ):
+        seconds = alternate(rounds, *(lambda model=m, method=method: call(model, method) for m in (theirs, ours)))
+        ratio = compare(*seconds)
+        figures[key] = ratio[0]
+        times = (f"{median(column) * 1e3:.2f}" for column in seconds)
+        rows.append((f"{method}, 3,000 rows", *times, f"{ratio[0]:.1f}", f"{ratio[1]:.1f} to {ratio[2]:.1f}"))
+    print_table(["nu_atm", "NumPy (ms)", "C (ms)", "ratio", "quartiles"], rows)
+    peer = subprocess.run(
+        [nusquids, str(HERE / "nusquids_peer.py"), str(bench.neutrino)], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if peer.returncode:
+        print("nuSQuIDS is not there: --nusquids names a Python that has it (pip install nuSQuIDS)")
+        return figures
+    told = json.loads(peer.stdout.splitlines()[-1])
+    print_table(
+        [f"{told['tracks']:,} tracks, castle wall", "s"],
+        [("C", f"{told['ours']:.4f}"), ("nuSQuIDS, constant densities", f"{told['theirs']:.2f}")],
+    )
+    print(f"largest difference of a probability: {told['difference']:.1e}")
+    return figures | {"oscillations_c_vs_nusquids": told["theirs"] / told["ours"]}
 
 
 if __name__ == "__main__":

@@ -70,6 +70,15 @@ WANTED: Mapping[str, Mapping[str, Wanted]] = {
         "likelihood_overhead_after_300ms_us": _at_most(1000),
         "emcee_100_vs_best_peer": _at_least(10),
     },
+    "native": {
+        "plugin_vs_c_loop": _at_most(1.02),
+        "scalar_overhead_ns": _at_most(3),
+        "speedup_2_threads": _at_least(0.95),
+        "c_rank_vs_python_worker": _at_most(0.8),
+        "served_vs_ctypes": _at_most(1.15),
+        "neutrino_c_vs_numpy": _at_least(10),
+        "neutrino_gradient_c_vs_numpy": _at_least(10),
+    },
     "scaling": {
         "speedup_2_workers": _at_least(0.95),
         "busy_fraction_128_ranks": _at_least(0.95),

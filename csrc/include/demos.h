@@ -397,8 +397,8 @@ int32_t demos_serve(const demos_model *model, const char *spec, demos_error *err
  * A model that is served elsewhere, called from C. Here for programs that `demos-hpc ticket NAME -- ./my_analysis`
  * starts; demos_mpi.h has the same for ranks of an MPI launch.
  *
- * n rows of d observables, p parameters, m points, q outputs; all arrays are C-contiguous doubles of the caller, written
- * to before the call returns. `params` NULL means the server's own parameters (demos_client_set_params()). Points
+ * n rows of d observables, p parameters, m points, q outputs; all arrays are C-contiguous doubles of the caller, which
+ * are written to before the call returns. `params` NULL means the server's own parameters (demos_client_set_params()). Points
  * outside of the parameters' bounds have log-density -inf and gradient 0. Calls wait for their answer, at most until
  * demos_client_timeout(). One thread at a time uses the clients of a process. Statuses are those of the server
  * (DEMOS_MODEL_FAILED, DEMOS_NOT_OFFERED, DEMOS_BUSY, ...), DEMOS_INVALID_INPUT, DEMOS_DEADLINE, DEMOS_SERVER_LOST.
@@ -414,7 +414,8 @@ void demos_disconnect(demos_client *client);
 size_t demos_client_observables(const demos_client *client);
 size_t demos_client_params(const demos_client *client);
 size_t demos_client_outputs(const demos_client *client);
-/* What the server says of the model now, in JSON (csrc/WIRE.md, 10); lasts until it is asked again. NULL for an error. */
+/* What the server says of the model now, in JSON (csrc/WIRE.md, 10); lasts until it is asked again. NULL where that
+ * fails. */
 const char *demos_client_metadata(demos_client *client, demos_error *error);
 /* The server's own parameters [p] now; nan where there is none. */
 int32_t demos_client_defaults(demos_client *client, double *params, demos_error *error);

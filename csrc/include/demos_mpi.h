@@ -20,8 +20,8 @@ extern "C" {
 
 /*
  * Serves a model until the service is over, as demos_serve() does. In a launch it initializes MPI, unless that has been
- * done, and then ends it as well; `spec` is what the server was given by --spec where it is NULL here. Whatever goes wrong
- * with the launch itself is told on standard error, and ends all of its ranks.
+ * done, and then ends it as well; `spec` is what the server was given by --spec where it is NULL here. Whatever goes
+ * wrong with the launch itself is told on standard error, and ends all of its ranks.
  */
 int32_t demos_mpi_serve(const demos_model *model, const char *spec, demos_error *error);
 
@@ -35,6 +35,8 @@ int32_t demos_mpi_serve(const demos_model *model, const char *spec, demos_error 
 int32_t demos_mpi_connect(const char *model, demos_client **client, demos_error *error);
 /* Those ranks; MPI_COMM_NULL before the first connection and after the last. */
 MPI_Comm demos_mpi_comm(void);
+/* The same as Fortran knows it, MPI_Comm_c2f(). */
+int demos_mpi_comm_f(void);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

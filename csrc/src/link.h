@@ -1,4 +1,4 @@
-/* The way to the one peer of a worker or a client, its dispatcher: over a stream of bytes here, over MPI in mpi_link. */
+/* The way to the one peer of a worker or a client, its dispatcher: over a stream of bytes here, over MPI in mpi/. */
 #ifndef DEMOS_LINK_H
 #define DEMOS_LINK_H
 

@@ -1,4 +1,4 @@
-/* A connection that somebody else has made and proved (demos_hpc/handover.py), and the file that describes the model. */
+/* A connection that somebody else has made and proved (demos_hpc/handover.py), and what describes the model. */
 #ifndef DEMOS_TICKET_H
 #define DEMOS_TICKET_H
 
