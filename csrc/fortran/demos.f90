@@ -134,21 +134,21 @@ module demos
             import :: c_double
             real(c_double), intent(in) :: x(*)            ! (d)
             real(c_double), intent(in) :: params(*)       ! (p)
-            real(c_double), intent(inout) :: gradient(*)  ! (p), or (d) where it is that by x
+            real(c_double), intent(out) :: gradient(*)    ! (p), or (d) where it is that by x
             real(c_double) :: value
         end function
 
         ! typedef void (*demos_sampler_function)(double *x, const double *params);
         subroutine demos_sampler_function(x, params) bind(c)
             import :: c_double
-            real(c_double), intent(inout) :: x(*)     ! (d)
+            real(c_double), intent(out) :: x(*)       ! (d)
             real(c_double), intent(in) :: params(*)   ! (p)
         end subroutine
 
         ! typedef void (*demos_map_function)(double *out, const double *params);
         subroutine demos_map_function(out, params) bind(c)
             import :: c_double
-            real(c_double), intent(inout) :: out(*)   ! (q)
+            real(c_double), intent(out) :: out(*)     ! (q)
             real(c_double), intent(in) :: params(*)   ! (p)
         end subroutine
 

@@ -46,7 +46,7 @@ contains
     ! by mu and sigma
     function gradient(x, params, slope) result(value) bind(c)
         real(c_double), intent(in) :: x(*), params(*)
-        real(c_double), intent(inout) :: slope(*)
+        real(c_double), intent(out) :: slope(*)
         real(c_double) :: value, z
         z = (x(1) - params(1)) / params(2)
         slope(1) = z / params(2)
@@ -57,7 +57,7 @@ contains
     ! by x
     function gradient_x(x, params, slope) result(value) bind(c)
         real(c_double), intent(in) :: x(*), params(*)
-        real(c_double), intent(inout) :: slope(*)
+        real(c_double), intent(out) :: slope(*)
         real(c_double) :: value
         slope(1) = (params(1) - x(1)) / params(2)**2
         value = log_density(x, params)
@@ -65,13 +65,13 @@ contains
 
     ! Its randomness is the stream of the row's block: the same numbers for any number of workers, and in every language.
     subroutine sample(x, params) bind(c)
-        real(c_double), intent(inout) :: x(*)
+        real(c_double), intent(out) :: x(*)
         real(c_double), intent(in) :: params(*)
         x(1) = params(1) + params(2) * demos_normal()
     end subroutine
 
     subroutine moments(out, params) bind(c)
-        real(c_double), intent(inout) :: out(*)
+        real(c_double), intent(out) :: out(*)
         real(c_double), intent(in) :: params(*)
         out(1) = params(1)
         out(2) = params(2)**2
