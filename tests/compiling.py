@@ -26,6 +26,7 @@ CSRC = ROOT / "csrc"
 EXAMPLES = CSRC / "examples"
 MODELS = CSRC / "tests" / "models"
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
+STRICT_FORTRAN = ("-std=f2008", *STRICT, "-Wconversion")
 
 
 def require(*tools: str) -> None:
@@ -107,3 +108,31 @@ class Workshop:
         path = library.with_name(file)
         path.write_text(json.dumps(entries), encoding="utf-8")
         return f"{library}:{path}"
+
+
+class Mold:
+    """Makes programs and libraries of Fortran; each of them once."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._made: dict[tuple[str, tuple[Path, ...]], Path] = {}
+
+    def make(self, name: str, *sources: Path, mpi: bool = False) -> Path:
+        """A library where the name is ``libNAME.so``, else a program, by the commands that users have.
+
+        Sources may be objects as well.
+        """
+        key = (name, sources)
+        if key not in self._made:
+            require("gfortran", *["mpicc"] * mpi)
+            installation = find_installation(Config.load())
+            libs = installation.find_mpi()[1] if mpi else installation.libs
+            modules = installation.fortran[: 2 if mpi else 1]
+            made = Path(tempfile.mkdtemp(dir=self.directory)) / name
+            kind = ("-shared", "-fPIC") if made.suffix == ".so" else ()
+            place = ("-J", made.parent)
+            run(
+                ["gfortran", *STRICT_FORTRAN, "-O2", "-g", *kind, *place, *modules, *sources, "-o", made, *libs.split()]
+            )
+            self._made[key] = made
+        return self._made[key]

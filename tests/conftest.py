@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compiling import Workshop, build
+from compiling import Mold, Workshop, build
 from inside import Hall
 from launching import Launched, start
 
@@ -49,6 +49,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
             shutil.copy(built / "built.json", built / "csrc")  # which lies beside a library that is installed
             patch.setenv("DEMOS_LIBRARY", str(built / "csrc" / "libdemos.so"))
         yield Workshop(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def mold(tmp_path_factory: pytest.TempPathFactory, workshop: Workshop) -> Mold:
+    """Makes programs and libraries of Fortran."""
+    return Mold(tmp_path_factory.mktemp("fortran"))
 
 
 @pytest.fixture

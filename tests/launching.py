@@ -44,6 +44,11 @@ def serve(model: str, ranks: int = 2) -> Program:
     return Program(ranks, [sys.executable, "-m", "demos_hpc", "serve", model])
 
 
+def serve_spec(description: Path) -> Program:
+    """The first rank of a launch whose workers are a program."""
+    return Program(1, [sys.executable, "-m", "demos_hpc", "serve", "--spec", str(description)])
+
+
 def analyze(script: Path | str, *arguments: str, ranks: int = 1) -> Program:
     """Ranks of an analysis."""
     return Program(ranks, [sys.executable, "-m", "demos_hpc", str(script), *arguments])

@@ -13,8 +13,8 @@ from typing import Any
 import cffi
 import numpy as np
 import pytest
-from compiling import CSRC, EXAMPLES, ROOT, Workshop, require, run
-from launching import Launched, analyze, serve
+from compiling import CSRC, EXAMPLES, ROOT, Mold, Workshop, require, run
+from launching import Launched, analyze, serve, serve_spec
 from serving import serving
 
 import demos_hpc
@@ -29,7 +29,6 @@ from demos_hpc.streams import BlockStreams
 from demos_hpc.testing import Gaussian, check_model
 from demos_hpc.wire import DTYPES, read_layout, split
 
-STRICT = ("-std=f2008", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 FORTRAN = CSRC / "fortran"
 GAUSSIAN = EXAMPLES / "gaussian_fortran"
 PROGRAMS = CSRC / "tests" / "fortran"
@@ -37,36 +36,6 @@ GOLDEN = ROOT / "tests" / "golden"
 STRUCTS = ("demos_header", "demos_array", "demos_error", "demos_stream", "demos_model", "demos_functions")
 POINT = np.array([0.5, 2.0])
 RNG = np.random.default_rng(8)
-
-
-class Mold:
-    """Makes programs and libraries of Fortran; each of them once."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._made: dict[str, Path] = {}
-
-    def make(self, name: str, *sources: Path, mpi: bool = False) -> Path:
-        """A library where the name is ``libNAME.so``, else a program, by the commands that users have."""
-        if name not in self._made:
-            require("gfortran")
-            installation = find_installation(Config.load())
-            if mpi and installation.mpi is None:
-                require("mpicc")
-            libs = installation.find_mpi()[1] if mpi else installation.libs
-            modules = installation.fortran[: 2 if mpi else 1]
-            made = self.directory / name
-            made.parent.mkdir(exist_ok=True)
-            kind = ("-shared", "-fPIC") if made.suffix == ".so" else ()
-            place = ("-J", self.directory)
-            run(["gfortran", *STRICT, "-O2", "-g", *kind, *place, *modules, *sources, "-o", made, *libs.split()])
-            self._made[name] = made
-        return self._made[name]
-
-
-@pytest.fixture(scope="module")
-def mold(tmp_path_factory: pytest.TempPathFactory, workshop: Workshop) -> Mold:
-    return Mold(tmp_path_factory.mktemp("fortran"))
 
 
 @pytest.fixture
@@ -259,14 +228,25 @@ print("mean", x.mean())
 def test_a_program_and_a_client_are_ranks_of_a_launch(
     server: Path, mold: Mold, launch: Callable[..., Launched], write_script: Callable[..., Path]
 ) -> None:
-    command = [sys.executable, "-m", "demos_hpc", "serve", "--spec", str(GAUSSIAN / "gaussian.json")]
     client = mold.make("client", GAUSSIAN / "client.f90", mpi=True)
-    ranks = Program(1, command), Program(2, [str(server)]), analyze(write_script(ANALYSIS)), Program(1, [str(client)])
-    launched = launch(*ranks)
+    ranks = Program(2, [str(server)]), analyze(write_script(ANALYSIS)), Program(1, [str(client)])
+    launched = launch(serve_spec(GAUSSIAN / "gaussian.json"), *ranks)
     assert launched.code == 0, launched.text
     assert "mean 0.4" in launched.out, launched.text
     assert "log L and its gradient   -21156.503  -21.157   35.646" in launched.out, launched.text
     assert "told: params has the shape (1), this model takes (2)" in launched.out, launched.text
+
+
+def test_ranks_of_an_analysis_have_a_communicator(mold: Mold, launch: Callable[..., Launched], tmp_path: Path) -> None:
+    require("cc", "mpicc")
+    run(["cc", "-c", PROGRAMS / "ranks.c", *find_installation(Config.load()).find_mpi()[0].split()], cwd=tmp_path)
+    program = mold.make("ranks", PROGRAMS / "ranks.f90", tmp_path / "ranks.o", mpi=True)
+    launched = launch(serve("demos_hpc.testing:Gaussian"), Program(2, [str(program)]))
+    assert launched.code == 0, launched.text
+    with demos_hpc.local(Gaussian) as model:
+        x = model.sample(2048, POINT, seed=7)
+        together = sum(model.log_likelihood(part, POINT) for part in (x[:1024], x[1024:]))
+    assert launched.out.split() == ["together", "2", f"{together:.16E}"]
 
 
 def test_a_program_serves_and_a_client_calls_behind_a_door(server: Path, mold: Mold, tmp_path: Path) -> None:

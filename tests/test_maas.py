@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compiling import CSRC, EXAMPLES, MODELS, STRICT, Workshop, require, run
-from launching import Launched, analyze, serve
+from launching import Launched, analyze, serve, serve_spec
 from serving import serving
 
 import demos_hpc
@@ -103,11 +103,6 @@ def assert_right(answers: Mapping[str, Any], compiler: str, workshop: Workshop) 
 
 def make_server(workshop: Workshop, compiler: str = "g++", *, mpi: bool = True) -> Path:
     return workshop.link(MAAS / "my_server.cpp", MAAS / "my_model.cpp", compiler=compiler, mpi=mpi)
-
-
-def serve_spec(description: Path) -> Program:
-    """The first rank of a launch whose workers are a program."""
-    return Program(1, [sys.executable, "-m", "demos_hpc", "serve", "--spec", str(description)])
 
 
 # ---- the program that it all began with ----------------------------------------------------------------------------

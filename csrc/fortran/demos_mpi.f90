@@ -6,6 +6,7 @@
 ! A program that says type(demos_mpi_server) in place of type(demos_server), and type(demos_mpi_client_t) in place of
 ! type(demos_client_t), is a rank of a launch where there is one, and does the same as before where there is none.
 module demos_mpi
+    use, intrinsic :: iso_c_binding, only: c_int
     use demos
     implicit none
     public
@@ -27,6 +28,14 @@ module demos_mpi
             type(c_ptr), intent(inout) :: client
             type(demos_error), intent(inout) :: error
             integer(c_int32_t) :: status
+        end function
+
+        ! int demos_mpi_comm_f(void);
+        ! The ranks of an analysis, once it is connected: as MPI_Allreduce() and the like take it, in place of
+        ! MPI_COMM_WORLD; for mpi_f08 it is the member mpi_val of an MPI_Comm.
+        function demos_mpi_comm_f() result(comm) bind(c)
+            import :: c_int
+            integer(c_int) :: comm
         end function
     end interface
 

@@ -16,6 +16,8 @@ static enum { BEFORE, WITHIN, AFTER } place = BEFORE;
 
 MPI_Comm demos_mpi_comm(void) { return place == WITHIN ? launch.group : MPI_COMM_NULL; }
 
+int demos_mpi_comm_f(void) { return (int)MPI_Comm_c2f(demos_mpi_comm()); }
+
 /* The words that this program was started by. */
 static void find_words(char *words, size_t size) {
     FILE *file = fopen("/proc/self/cmdline", "re");
