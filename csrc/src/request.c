@@ -47,6 +47,7 @@ static int32_t send_part(exchange *e, uint8_t kind, uint64_t first, uint64_t cou
     header.id = e->id;
     if (kind == DEMOS_REQUEST) {
         double seconds = q->seconds < LONGEST_DEADLINE ? q->seconds : LONGEST_DEADLINE;
+        seconds = seconds > 0 ? seconds : 0;
         header.deadline_ms = (uint32_t)(seconds * 1e3) + 1;
     } else {
         header = (demos_header){
