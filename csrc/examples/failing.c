@@ -9,6 +9,7 @@
  *     nan        gives nan in those rows          overflow   writes behind the end of an array of its own
  *     sleep      takes "seconds", then answers    none       nothing
  *     wait       waits until a byte can be read from the file descriptor "descriptor", and reads it
+ *     numbered   what x says: 2 for error, 3 nan, 4 sleep, 5 crash, 6 exit, 7 leak
  */
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
@@ -38,6 +39,14 @@ static void wait_for(double seconds) {
 }
 
 static int is(const fault *how, const char *mode) { return strcmp(how->mode, mode) == 0; }
+
+static fault choose(fault how, double x) {
+    static const char *const numbered[] = {"none", "none", "error", "nan", "sleep", "crash", "exit", "leak"};
+    if (is(&how, "numbered") && x >= 0 && x < 8) {
+        strcpy(how.mode, numbered[(int)x]);
+    }
+    return how;
+}
 
 /* What happens because of row i. */
 static int32_t fail(const fault *how, size_t i, const double *x, double *value, demos_error *error) {
@@ -100,8 +109,9 @@ static int32_t log_density(void *user, size_t n, size_t d, size_t p, const doubl
     }
     for (size_t i = 0; i < n; i++) {
         if (x[i] > how->above) {
-            int32_t status = fail(how, i, x, value, error);
-            if (status != DEMOS_OK || !is(how, "nan")) {
+            fault chosen = choose(*how, x[i]);
+            int32_t status = fail(&chosen, i, x, value, error);
+            if (status != DEMOS_OK || !is(&chosen, "nan")) {
                 return status;
             }
         }

@@ -31,8 +31,8 @@ module demos_mpi
         end function
 
         ! int demos_mpi_comm_f(void);
-        ! The ranks of an analysis, once it is connected: as MPI_Allreduce() and the like take it, in place of
-        ! MPI_COMM_WORLD; for mpi_f08 it is the member mpi_val of an MPI_Comm.
+        ! The ranks of an analysis while it is connected: as MPI_Allreduce() and the like take it, in place of
+        ! MPI_COMM_WORLD; for mpi_f08 it is the member mpi_val of an MPI_Comm. Otherwise -1.
         function demos_mpi_comm_f() result(comm) bind(c)
             import :: c_int
             integer(c_int) :: comm

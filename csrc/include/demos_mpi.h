@@ -35,7 +35,7 @@ int32_t demos_mpi_serve(const demos_model *model, const char *spec, demos_error 
 int32_t demos_mpi_connect(const char *model, demos_client **client, demos_error *error);
 /* Those ranks; MPI_COMM_NULL before the first connection and after the last. */
 MPI_Comm demos_mpi_comm(void);
-/* The same as Fortran knows it, MPI_Comm_c2f(). */
+/* The same as Fortran knows it, by MPI_Comm_c2f(); -1, which is no communicator, where that is MPI_COMM_NULL. */
 int demos_mpi_comm_f(void);
 
 #pragma GCC visibility pop

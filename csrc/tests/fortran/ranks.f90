@@ -28,6 +28,7 @@ program ranks
         end function
     end interface
 
+    if (demos_mpi_comm_f() /= -1) error stop 'there is a communicator already'
     call model%connect()
     rank = rank_of(demos_mpi_comm_f())
     size = size_of(demos_mpi_comm_f())
@@ -36,4 +37,5 @@ program ranks
     total = sum_over(demos_mpi_comm_f(), total)
     if (rank == 0) print '(a,1x,i0,1x,es23.16)', 'together', size, total
     call model%disconnect()
+    if (demos_mpi_comm_f() /= -1) error stop 'there is a communicator still'
 end program ranks
