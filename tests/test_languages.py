@@ -107,7 +107,7 @@ def test_all_clients_are_told_in_one_launch(
         assert_faults(file, list(HARMLESS.values()))
 
 
-@pytest.mark.parametrize("language", SERVERS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_model_that_ends_its_process_costs_a_worker(language: str, school: School, tmp_path: Path) -> None:
     clients = dict(zip((SLEEPS, SEGFAULTS, EXITS), ("c", "cpp", "fortran"), strict=True))
     words = school.name(language, "failing")

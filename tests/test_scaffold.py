@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from compiling import require, run
+from launching import Launched, analyze, serve_spec
+from serving import serving
 from typer.testing import CliRunner
 
 import demos_hpc
 from demos_hpc.cli import app
 from demos_hpc.errors import InvalidInput
 from demos_hpc.model import load
+from demos_hpc.mpiexec import Program
 from demos_hpc.scaffold import LANGUAGES, make_files, make_folder
 from demos_hpc.testing import check_model
 
@@ -32,8 +36,9 @@ def words(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.usefixtures("workshop")
 def test_what_is_made_builds_and_passes(language: str, tmp_path: Path, words: dict[str, str]) -> None:
-    name = f"my_{language}"
+    name = f"My_{language}"
     folder = tmp_path / name
     make_folder(language, name, folder)
     path = f"{folder}/{name}.py:Model"
@@ -49,6 +54,25 @@ def test_what_is_made_builds_and_passes(language: str, tmp_path: Path, words: di
         assert np.allclose(model.log_density(x, params), expected, rtol=0, atol=1e-14)
     report = check_model(load(path).model, seed=1)
     assert report.passed, report
+
+
+@pytest.mark.parametrize("language", COMPILERS)
+@pytest.mark.usefixtures("workshop")
+def test_the_program_is_served(
+    language: str, tmp_path: Path, words: dict[str, str], launch: Callable[..., Launched]
+) -> None:
+    require(COMPILERS[language], "make", "mpicc")
+    name = f"{language:_<51}"  # the longest that there may be
+    folder = tmp_path / name
+    make_folder(language, name, folder)
+    run(["make", name], cwd=folder, env=words)
+    program, description = folder / name, folder / f"{name}.json"
+    launched = launch(serve_spec(description), Program(1, [str(program)]), analyze(folder / "analysis.py"))
+    assert launched.code == 0, launched.text
+    with serving(["--exec", str(program), "--spec", str(description)], tmp_path, workers=1) as server:
+        out = run([sys.executable, folder / "analysis.py"], env=server.environment)
+    assert "log_likelihood: -14" in out
+    assert out == launched.out
 
 
 def test_files_name_the_model_and_nothing_is_left_of_the_template() -> None:

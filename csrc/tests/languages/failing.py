@@ -8,10 +8,13 @@ import numpy as np
 
 from demos_hpc import ModelSpec, Observable, Parameter
 
+LEAKED = []
+
 
 class Failing:
-    spec = ModelSpec("failing", parameters=(Parameter("sigma", default=1.0, lower=1e-3),), observables=(Observable("x"),))
-    leaked = []
+    spec = ModelSpec(
+        "failing", parameters=(Parameter("sigma", default=1.0, lower=1e-3),), observables=(Observable("x"),)
+    )
 
     def log_density(self, x, params):
         value = -0.5 * (x[:, 0] / params[..., 0]) ** 2 - np.log(params[..., 0]) - 0.5 * math.log(2 * math.pi)
@@ -31,5 +34,5 @@ class Failing:
         if number == 6:
             os._exit(3)
         if number == 7:
-            self.leaked.append(bytearray(1000))
+            LEAKED.append(bytearray(1000))
         return value

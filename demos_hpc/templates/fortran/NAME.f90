@@ -1,5 +1,6 @@
 ! The model: a Gaussian, to be replaced. x is one row, params one point, as NAME.json names them.
-function NAME_log_density(x, params) result(value) bind(c)
+function NAME_log_density(x, params) result(value) &
+    bind(c, name="NAME_log_density")
     use iso_c_binding, only: c_double
     implicit none
     real(c_double), intent(in) :: x(*), params(*)
@@ -8,7 +9,8 @@ function NAME_log_density(x, params) result(value) bind(c)
     value = -0.5_c_double * z * z - log(params(2)) - 0.91893853320467274178_c_double   ! log(2 pi) / 2
 end function
 
-subroutine NAME_sample(x, params) bind(c)
+subroutine NAME_sample(x, params) &
+    bind(c, name="NAME_sample")
     use iso_c_binding, only: c_double
     implicit none
     interface
