@@ -78,6 +78,7 @@ static void start_mpi(demos_launch *launch) {
     MPI_Initialized(&is_initialized);
     if (!is_initialized) {
         leave_mark();
+        demos_note_signals();
         MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
         launch->must_finalize = 1;
     }

@@ -53,37 +53,64 @@ static void end_early(void) {
     _exit(1);
 }
 
-static void crash(int number) {
+/* Signals that end a process, and what was done about them before. */
+static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+enum { N_SIGNALS = sizeof signals / sizeof signals[0] };
+static struct sigaction before[N_SIGNALS];
+static int was_default[N_SIGNALS], is_ours[N_SIGNALS];
+
+static void crash(int number, siginfo_t *info, void *context) {
+    (void)context;
     if (at_crash != NULL) {
         say(at_crash);
         demos_wait_until_read();
     }
-    signal(number, SIG_DFL); /* which ends the process when this returns */
-    raise(number);
+    for (size_t i = 0; i < N_SIGNALS; i++) {
+        if (signals[i] == number) {
+            sigaction(number, &before[i], NULL);
+        }
+    }
+    if (info->si_code <= 0) {
+        raise(number); /* others come again by themselves when this returns */
+    }
+}
+
+void demos_note_signals(void) {
+    for (size_t i = 0; i < N_SIGNALS; i++) {
+        struct sigaction now;
+        was_default[i] = sigaction(signals[i], NULL, &now) == 0 && now.sa_handler == SIG_DFL;
+    }
+}
+
+/* Whoever has a handler of their own keeps it; MPI's, which shows where it was, comes after ours. */
+static void take_signals(void) {
+    /* Of its own stack: what crashes most is a stack that is full. */
+    static char stack[HANDLER_BYTES];
+    const stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
+    stack_t now;
+    if (sigaltstack(NULL, &now) == 0 && (now.ss_flags & SS_DISABLE) != 0) {
+        sigaltstack(&own, NULL);
+    }
+    const struct sigaction action = {.sa_sigaction = crash, .sa_flags = SA_ONSTACK | SA_SIGINFO};
+    for (size_t i = 0; i < N_SIGNALS; i++) {
+        if (!is_ours[i] && sigaction(signals[i], NULL, &before[i]) == 0 &&
+            (before[i].sa_handler == SIG_DFL || was_default[i])) {
+            is_ours[i] = 1;
+            sigaction(signals[i], &action, NULL);
+        }
+    }
 }
 
 void demos_guard(const char *exit_words, const char *crash_words, void (*end)(void)) {
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
     static int is_registered;
     at_exit = exit_words;
     ending = end;
+    at_crash = crash_words;
     if (!is_registered) {
         is_registered = 1;
         atexit(end_early);
     }
-    /* Of its own stack: what crashes most is a stack that is full. */
-    static char stack[HANDLER_BYTES];
-    const stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
-    stack_t before_own;
-    if (crash_words != NULL && sigaltstack(NULL, &before_own) == 0 && (before_own.ss_flags & SS_DISABLE) != 0) {
-        sigaltstack(&own, NULL);
+    if (crash_words != NULL) {
+        take_signals();
     }
-    struct sigaction action = {.sa_handler = crash, .sa_flags = SA_ONSTACK};
-    for (size_t i = 0; crash_words != NULL && i < sizeof signals / sizeof signals[0]; i++) {
-        struct sigaction before;
-        if (at_crash == NULL && sigaction(signals[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL) {
-            sigaction(signals[i], &action, NULL); /* whoever has a handler of their own keeps it */
-        }
-    }
-    at_crash = crash_words;
 }

@@ -7,6 +7,8 @@
  * `crash`, signals that end the process are told of as well, before they do. Both texts are kept, not copied; NULL
  * for `exit` lets the process go. */
 void demos_guard(const char *exit_words, const char *crash_words, void (*end)(void));
+/* Before MPI is initialized, which takes signals for itself. */
+void demos_note_signals(void);
 /* Until the launcher has read what was said on standard error: it throws the rest away when it ends a launch. */
 void demos_wait_until_read(void);
 #pragma GCC visibility pop
