@@ -1,6 +1,6 @@
 /*
- * What a dispatcher may send to a worker: bytes into a link over a socket, as the fuzzer cuts them, and what comes out of
- * it into a worker. It answers, or gives the link up; it never waits for ever, reads on or writes beyond.
+ * What a dispatcher may send to a worker: bytes into a link over a socket, and what comes out of it into a worker. It
+ * answers, or gives the link up; it never waits for ever, reads on or writes beyond.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,9 +46,8 @@ static const demos_functions functions = {
     .evaluate = map,
 };
 
-static const char SPEC[] =
-    "{\"name\": \"m\", \"parameters\": [\"a\", \"b\"], \"observables\": [\"x\", \"y\"], \"outputs\": [\"u\", \"v\", \"w\"],"
-    " \"block_rows\": 4, \"log_level\": \"error\"}";
+static const char SPEC[] = "{\"name\": \"m\", \"parameters\": [\"a\", \"b\"], \"observables\": [\"x\", \"y\"],"
+                           " \"outputs\": [\"u\", \"v\", \"w\"], \"block_rows\": 4, \"log_level\": \"error\"}";
 
 /* A link that takes its frames from a link over a socket, and looks at what it is given to send. */
 typedef struct tap {

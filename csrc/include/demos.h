@@ -397,11 +397,12 @@ int32_t demos_serve(const demos_model *model, const char *spec, demos_error *err
  * A model that is served elsewhere, called from C. Here for programs that `demos-hpc ticket NAME -- ./my_analysis`
  * starts; demos_mpi.h has the same for ranks of an MPI launch.
  *
- * n rows of d observables, p parameters, m points, q outputs; all arrays are C-contiguous doubles of the caller, which
- * are written to before the call returns. `params` NULL means the server's own parameters (demos_client_set_params()). Points
- * outside of the parameters' bounds have log-density -inf and gradient 0. Calls wait for their answer, at most until
- * demos_client_timeout(). One thread at a time uses the clients of a process. Statuses are those of the server
- * (DEMOS_MODEL_FAILED, DEMOS_NOT_OFFERED, DEMOS_BUSY, ...), DEMOS_INVALID_INPUT, DEMOS_DEADLINE, DEMOS_SERVER_LOST.
+ * n rows of d observables, p parameters, m points, q outputs; all arrays are C-contiguous doubles of the caller,
+ * which are written to before the call returns. `params` NULL means the server's own parameters
+ * (demos_client_set_params()). Points outside of the parameters' bounds have log-density -inf and gradient 0. Calls
+ * wait for their answer, at most until demos_client_timeout(). One thread at a time uses the clients of a process.
+ * Statuses are those of the server (DEMOS_MODEL_FAILED, DEMOS_NOT_OFFERED, DEMOS_BUSY, ...), DEMOS_INVALID_INPUT,
+ * DEMOS_DEADLINE, DEMOS_SERVER_LOST.
  */
 typedef struct demos_client demos_client;
 

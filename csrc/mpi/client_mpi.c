@@ -16,7 +16,7 @@ static enum { BEFORE, WITHIN, AFTER } place = BEFORE;
 
 MPI_Comm demos_mpi_comm(void) { return place == WITHIN ? launch.group : MPI_COMM_NULL; }
 
-/* Open MPI converts nothing, not even MPI_COMM_NULL, before MPI_Init() and after MPI_Finalize(): it ends the program. */
+/* Before MPI_Init() and after MPI_Finalize() Open MPI converts nothing, not even MPI_COMM_NULL: it ends the program. */
 int demos_mpi_comm_f(void) { return place == WITHIN ? (int)MPI_Comm_c2f(launch.group) : -1; }
 
 /* The words that this program was started by. */

@@ -12,7 +12,8 @@ enum { D = 2, P = 2, Q = 3, BLOCK = 64, PART_BYTES = 4 << 20 };
 static const char METADATA[] =
     "{\"handle\": 3, \"revision\": 1, \"params\": {\"a\": null, \"b\": 2.5}, \"spec\": {\"name\": \"played\","
     " \"parameters\": [{\"name\": \"a\", \"lower\": -1, \"upper\": 1}, {\"name\": \"b\", \"lower\": null}],"
-    " \"observables\": [{\"name\": \"x\"}, {\"name\": \"y\"}], \"outputs\": [\"u\", \"v\", \"w\"], \"block_rows\": 64}}";
+    " \"observables\": [{\"name\": \"x\"}, {\"name\": \"y\"}], \"outputs\": [\"u\", \"v\", \"w\"],"
+    " \"block_rows\": 64}}";
 
 /* A call of a client, in a thread of its own while the test plays the dispatcher. */
 typedef struct call {

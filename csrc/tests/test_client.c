@@ -1,4 +1,4 @@
-/* A client, with a dispatcher played by the test: what it asks, what it makes of answers, and of whatever else comes. */
+/* A client, with a dispatcher played by the test: what it asks, and what it makes of answers and all else. */
 #include <math.h>
 
 #include "played_client.h"

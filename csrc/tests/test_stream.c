@@ -1,4 +1,4 @@
-/* Frames over a socket: wherever they are cut, whatever comes, and however slowly it is taken. Called with tests/golden. */
+/* Frames over a socket: wherever they are cut, whatever comes, however slowly it is taken. Called with tests/golden. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

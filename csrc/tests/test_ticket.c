@@ -1,4 +1,4 @@
-/* Programs that were given a connection: what their environment says, how they serve and call, and that they do it once. */
+/* Programs that were given a connection: what their environment says, how they serve and call, and only once. */
 #define _GNU_SOURCE
 #include <sys/wait.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-/* What a worker makes of chunks, with a dispatcher played by the test: the bits that calls give, and a word on all else. */
+/* What a worker makes of chunks, with a dispatcher played by the test: the bits of calls, and a word on all else. */
 #include <math.h>
 
 #include "played_worker.h"

@@ -1,6 +1,6 @@
 /*
- * Calls examples/gaussian.c in all ways, and writes what comes back, so that it can be compared: call FILE [MODEL]. With
- * several ranks each writes FILE and its rank in the group. `call exit` ends in the middle.
+ * Calls examples/gaussian.c in all ways, and writes what comes back, so that it can be compared: call FILE [MODEL].
+ * Each rank of several writes FILE and its number in the group. `call exit` ends in the middle.
  */
 #include <stdio.h>
 #include <stdlib.h>
