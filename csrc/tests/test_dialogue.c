@@ -129,7 +129,7 @@ static void check_beats(void) {
     for (int i = 0; i < 3; i++) {
         frame = await_frame(p->link);
         CHECK_EQUAL(frame->header.kind, DEMOS_BEAT);
-        CHECK(says(frame, "{\"rss\":") && !strstr(demos_frame_data(frame, 0), ":0}"));
+        CHECK(says(frame, "{\"rss\":") && ((const char *)demos_frame_data(frame, 0))[7] > '0');
         give(p->link, frame);
     }
     CHECK(end(p, NULL) == DEMOS_OK);
