@@ -7,7 +7,6 @@
 #include <netdb.h>
 #include <poll.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,7 +207,7 @@ static void ring_near(demos_bell *bell) {
 
 void demos_bell_ring(demos_bell *bell) {
     if (bell->is_near) {
-        atomic_thread_fence(memory_order_seq_cst);
+        __sync_synchronize();
         if (bell->flags[0] != AWAKE) {
             ring_near(bell);
         }
@@ -246,7 +245,7 @@ int32_t demos_bell_spin(demos_look look, void *what, double until) {
 static void announce(demos_bell *bell, uint8_t flag) {
     if (bell->flags != NULL) {
         bell->flags[bell->me] = flag;
-        atomic_thread_fence(memory_order_seq_cst);
+        __sync_synchronize();
     }
 }
 

@@ -95,7 +95,7 @@ static void check_cuts(const char *directory) {
     int ends[2];
     open_sockets(ends);
     demos_link *link = open_link(ends[0]);
-    for (size_t cut = 0; cut <= length && check_failures == 0; cut++) {
+    for (size_t cut = 0; cut <= length && check_failures == 0; cut += cut % 16608 < 400 || cut > 32900 ? 1 : 13) {
         put(ends[1], bytes, cut);
         size_t nth = take_frames(link, &s, 0);
         CHECK_EQUAL(nth, count_ended(&s, cut));
