@@ -1,0 +1,30 @@
+# shellcheck shell=bash disable=SC2154
+# What Debian has; names of packages, and of a program of each that tells whether it is there.
+
+wanted=(
+    slurmctld:slurmctld slurmd:slurmd slurm-client:sbatch munge:munged iproute2:ip util-linux:nsenter
+    mmdebstrap:mmdebstrap squashfs-tools:mksquashfs squashfuse:squashfuse fuse2fs:fuse2fs
+    fuse-overlayfs:fuse-overlayfs uidmap:newuidmap fakeroot:fakeroot patchelf:patchelf shellcheck:shellcheck
+)
+
+install_packages() {
+    local missing=() pair
+    for pair in "${wanted[@]}"; do
+        type "${pair#*:}" > /dev/null 2>&1 || missing+=("${pair%:*}")
+    done
+    [ ${#missing[@]} = 0 ] && return
+    apt-get -qq update
+    # Their services are ours to start.
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" > "$place/apt.log" 2>&1 \
+        || { rm -f /usr/sbin/policy-rc.d; fail "apt-get install ${missing[*]} failed: $place/apt.log"; }
+    rm -f /usr/sbin/policy-rc.d
+}
+
+# Users that submit jobs, one for each kind of test.
+make_users() {
+    local user
+    for user in "${users[@]}"; do
+        id "$user" > /dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
+    done
+}
