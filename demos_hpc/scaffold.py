@@ -17,8 +17,13 @@ LANGUAGES = {
 }
 #: A name that is one in all languages.
 NAME = r"[A-Za-z][A-Za-z0-9_]{0,50}"
-#: Names that a compiler or Python would take for something else.
-TAKEN = ("server", "analysis", "demos", "demos_hpc", "main", "check", "clean", "double", "function", "import", "class")
+#: Names that a compiler, make or Python would take for something else, in capitals or not.
+TAKEN = (
+    *("server", "analysis", "demos", "demos_hpc", "main", "check", "clean", "makefile", "gnumakefile"),
+    *("double", "function", "import", "class"),
+)
+#: Words of the templates, which a name may have as well: they are replaced at once, not one after the other.
+WORDS = re.compile("NAME|SUFFIX")
 
 
 def make_files(language: str, name: str) -> dict[str, str]:
@@ -37,11 +42,15 @@ def make_files(language: str, name: str) -> dict[str, str]:
             f" of them, and is none of {', '.join(TAKEN)}"
         )
     suffix, directories = LANGUAGES[language]
+    meant = {"NAME": name, "SUFFIX": suffix}
+
+    def fill(text: str) -> str:
+        return WORDS.sub(lambda found: meant[found.group()], text)
+
     found = {}
     for directory in ("all", *directories):
         for template in sorted((files("demos_hpc") / "templates" / directory).iterdir(), key=lambda path: path.name):
-            text = template.read_text(encoding="utf-8").replace("NAME", name).replace("SUFFIX", suffix)
-            found[template.name.removesuffix(".in").replace("NAME", name)] = text
+            found[fill(template.name.removesuffix(".in"))] = fill(template.read_text(encoding="utf-8"))
     return found
 
 

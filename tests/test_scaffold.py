@@ -85,6 +85,23 @@ def test_files_name_the_model_and_nothing_is_left_of_the_template() -> None:
             assert "SUFFIX" not in text
 
 
+def test_a_name_may_have_words_of_the_template() -> None:
+    for name in ("MySUFFIX", "SUFFIX", "NAME", "NAMESUFFIX"):
+        texts = make_files("fortran", name)
+        assert {f"{name}.f90", f"{name}.json"} < set(texts)
+        assert texts == {
+            file.replace("decay", name): text.replace("decay", name)
+            for file, text in make_files("fortran", "decay").items()
+        }
+
+
+def test_a_new_model_is_called_by_one_thread() -> None:
+    """A code with COMMON that takes the Gaussian's place would else be wrong now and then."""
+    for language in COMPILERS:
+        texts = make_files(language, "decay")
+        assert [file for file, text in texts.items() if "thread_safe" in text.lower()] == ["README.md"]
+
+
 @pytest.mark.parametrize(
     ("language", "name", "message"),
     [
@@ -92,6 +109,7 @@ def test_files_name_the_model_and_nothing_is_left_of_the_template() -> None:
         ("c", "my-model", r"'my-model' is no name for a model in c"),
         ("c", "../decay", "is no name for a model"),
         ("fortran", "server", "is none of server"),
+        ("c", "Makefile", "is none of .*makefile"),
         ("python", "1decay", "a letter first"),
         ("python", "d" * 52, "at most 51"),
     ],

@@ -6,7 +6,7 @@ double NAME_log_density(const double *x, const double *params);
 void NAME_sample(double *x, const double *params);
 
 static const demos_functions functions = {
-    .size = sizeof functions, .flags = DEMOS_THREAD_SAFE, .log_density = NAME_log_density, .sample = NAME_sample};
+    .size = sizeof functions, .log_density = NAME_log_density, .sample = NAME_sample};
 
 int main(void) {
     demos_model model = {.size = sizeof model, .major = DEMOS_ABI_MAJOR, .minor = DEMOS_ABI_MINOR};

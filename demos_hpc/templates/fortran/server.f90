@@ -7,7 +7,6 @@ program NAME_program
     procedure(demos_sampler_function), &
         bind(c, name="NAME_sample") :: sample
     type(demos_mpi_server) :: server
-    call server%declare(DEMOS_THREAD_SAFE)
     call server%register_log_density(log_density)
     call server%register_sample(sample)
     call server%serve()
