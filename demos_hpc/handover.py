@@ -5,8 +5,9 @@ line. Frames travel on it as behind the door (csrc/WIRE.md), none of them compre
 
     {"fd": 5, "end": 7, "role": "worker", "name": "worker 3", "server": "decay", "heartbeat": 5.0}
 
-``role`` is "worker" or "client"; ``heartbeat`` are the seconds between two BEATs, 0 for none. Into the file ``end`` a
-worker writes one byte before it leaves the connection: E where END has come, L where the connection was lost. `SPEC`
+``role`` is "worker" or "client"; ``heartbeat`` are the seconds between two BEATs, 0 for none. ``end`` is a socket in which
+one byte lies: the one process that takes it has the connection. A worker writes one byte there before it leaves: E where
+END has come, L where the connection was lost; where we die, it finds its other end closed, and ends. `SPEC`
 names the file that describes its model. Where the door speaks TLS, we stay between (`pump`).
 """
 
@@ -38,10 +39,10 @@ from .wire import MAGIC
 
 TICKET, SPEC = "DEMOS_TICKET", "DEMOS_SPEC"
 #: Largest file that describes a model, bytes.
-MOST_SPEC_BYTES = 4 << 20
+MOST_SPEC_BYTES = 1 << 20
 #: Seconds for the last bytes to arrive, and for a server to hang up that has ended.
 LAST_WORDS, HANGING_UP = 5.0, 2.0
-_OVER, _LOST = b"E", b"L"
+_OVER, _LOST, _CLAIM = b"E", b"L", b"T"
 _MAGIC = MAGIC.to_bytes(4, "little")
 #: What it means that a program has ended by a signal.
 _MEANINGS = {
@@ -192,10 +193,12 @@ class _Handed:
             self._pump.start()
         else:
             sock.setblocking(True)
-        self._said, self._end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._said, self._end = socket.socketpair()
+        self._said.setblocking(False)
+        self._said.send(_CLAIM)
         #: The last that the program has said.
         self.word = b""
-        ticket = {"fd": self._given.fileno(), "end": self._end, **ticket}
+        ticket = {"fd": self._given.fileno(), "end": self._end.fileno(), **ticket}
         self._environment = {**os.environ, TICKET: json.dumps(ticket)}
         if spec:
             self._environment[SPEC] = str(Path(spec).absolute())
@@ -203,7 +206,7 @@ class _Handed:
     def run(self) -> int:
         """Runs the program to its end."""
         try:
-            return accompany(self._command, self._environment, (self._given.fileno(), self._end), self._begin)
+            return accompany(self._command, self._environment, (self._given.fileno(), self._end.fileno()), self._begin)
         except OSError as error:
             raise InvalidInput(f"program {self._command[0]!r} cannot be executed: {error.strerror}") from None
         finally:
@@ -211,7 +214,7 @@ class _Handed:
             if self._pump is not None:
                 self._pump.end(LAST_WORDS)
             with contextlib.suppress(BlockingIOError):
-                self.word = os.read(self._said, 1)
+                self.word = self._said.recv(1)
 
     def _begin(self) -> None:
         """The program has what it needs."""
@@ -241,10 +244,8 @@ class _Handed:
         return bool(poll.poll(seconds * 1e3))
 
     def close(self) -> None:
-        for sock in (self._sock, self._given):
+        for sock in (self._sock, self._given, self._said, self._end):
             sock.close()
-        for number in (self._said, self._end):
-            os.close(number)
 
 
 @contextlib.contextmanager

@@ -343,7 +343,7 @@ def test_programs_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (b"{", r"m.json cannot be read: Expecting"),
         (b'{"name": "\xff"}', r"m.json cannot be read: .*utf-8"),
         (b"[" * 100_000, r"m.json cannot be read: maximum recursion"),
-        (b" " * (MOST_SPEC_BYTES + 1), r"m.json has 4194305 bytes; .* at most 4194304"),
+        (b" " * (MOST_SPEC_BYTES + 1), r"m.json has 1048577 bytes; .* at most 1048576"),
     ],
 )
 def test_descriptions_that_are_none(content: bytes, message: str, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ static int find_rank(void) {
 }
 
 static int find_size(void) {
-    static const char *const names[] = {"PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS"};
+    static const char *const names[] = {"PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"};
     return find_number(names);
 }
 
@@ -56,8 +56,8 @@ static void leave_mark(void) {
     char directory[4096], path[4128];
     const char *said = getenv("DEMOS_RUN_DIR");
     int rank = find_rank();
-    if (rank < 0) {
-        return;
+    if (rank < 0 || find_size() < 2) {
+        return; /* as rank 0, which looks for none then */
     }
     if (said != NULL && said[0] != '\0') {
         snprintf(directory, sizeof directory, "%s", said);
@@ -66,7 +66,7 @@ static void leave_mark(void) {
     }
     mkdir(directory, 0700);
     snprintf(path, sizeof path, "%s/%d", directory, rank);
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd >= 0) {
         close(fd);
     }
@@ -78,7 +78,6 @@ static void start_mpi(demos_launch *launch) {
     MPI_Initialized(&is_initialized);
     if (!is_initialized) {
         leave_mark();
-        demos_note_signals();
         MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
         launch->must_finalize = 1;
     }
@@ -194,7 +193,10 @@ static int32_t read_welcome(demos_launch *launch, const demos_frame *frame, roll
             demos_json_read_text(&r->json, demos_json_find(&r->json, 0, "token"), r->token, sizeof r->token, error);
     }
     size_t spec = status == DEMOS_OK ? demos_json_find(&r->json, 0, "spec") : 0;
-    if (spec != 0 && (launch->spec = malloc(length)) != NULL) {
+    if (spec != 0 && (launch->spec = malloc(length)) == NULL) {
+        return demos_fail(error, DEMOS_INTERNAL, "no memory for the description of a model");
+    }
+    if (spec != 0) {
         status = demos_json_read_text(&r->json, spec, launch->spec, length, error);
         if (status == DEMOS_OK && launch->spec[0] == '\0') {
             free(launch->spec);

@@ -49,21 +49,17 @@ static int32_t read_bounds(demos_client *client, const demos_json *json, size_t 
 }
 
 static int32_t read_metadata(demos_client *client, const demos_json *json, demos_error *error) {
-    uint64_t handle = 0, block_rows = 1, revision = 0;
+    uint64_t handle = 0, block_rows = 1;
     size_t spec = demos_json_find(json, 0, "spec");
     int32_t status = demos_json_read_unsigned(json, demos_json_find(json, 0, "handle"), UINT16_MAX, &handle, error);
     if (status == DEMOS_OK) {
         status = demos_json_read_unsigned(json, demos_json_find(json, spec, "block_rows"), 1 << 20, &block_rows, error);
-    }
-    if (status == DEMOS_OK) {
-        status = demos_json_read_unsigned(json, demos_json_find(json, 0, "revision"), UINT32_MAX, &revision, error);
     }
     if (status == DEMOS_OK && block_rows == 0) {
         status = demos_fail(error, DEMOS_BAD_FRAME, "a model whose blocks have no rows");
     }
     client->handle = (uint16_t)handle;
     client->block_rows = block_rows;
-    client->revision = (uint32_t)revision;
     client->d = count(json, spec, "observables");
     client->p = count(json, spec, "parameters");
     client->q = count(json, spec, "outputs");
@@ -115,8 +111,11 @@ int32_t demos_client_defaults(demos_client *client, double *params, demos_error 
     }
     size_t values = status == DEMOS_OK ? demos_json_find(&json, 0, "params") : 0;
     size_t list = values == 0 ? 0 : demos_json_find(&json, demos_json_find(&json, 0, "spec"), "parameters");
-    size_t parameter = list == 0 || client->p == 0 ? 0 : demos_json_first(&json, list);
-    for (size_t j = 0; j < client->p && status == DEMOS_OK && list != 0; j++) {
+    if (status == DEMOS_OK && (list == 0 || json.values[list].count != client->p)) {
+        status = demos_fail(error, DEMOS_BAD_FRAME, "the server does not say what its parameters are");
+    }
+    size_t parameter = status != DEMOS_OK || client->p == 0 ? 0 : demos_json_first(&json, list);
+    for (size_t j = 0; j < client->p && status == DEMOS_OK; j++) {
         status = demos_json_read_text(&json, demos_json_find(&json, parameter, "name"), name, sizeof name, error);
         size_t value = status == DEMOS_OK ? demos_json_find(&json, values, name) : 0;
         params[j] = (double)NAN;

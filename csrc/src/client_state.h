@@ -11,7 +11,6 @@ struct demos_client {
     char *metadata;
     double seconds;
     uint16_t handle;
-    uint32_t revision;
     uint64_t block_rows;
     size_t d, p, q;
     double *lower, *upper; /* [p] */

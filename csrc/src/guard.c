@@ -11,11 +11,13 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Milliseconds for a launcher to read the last words of a process, and bytes for a handler of signals. */
-enum { READING = 1000, HANDLER_BYTES = 65536 };
+/* Milliseconds for a launcher to read the last words of a process. */
+enum { READING = 1000 };
 
 static const char *volatile at_exit, *volatile at_crash;
 static void (*volatile ending)(void);
+/* Whose work it is: a fork of it has nothing to say. */
+static volatile pid_t owner;
 
 static void say(const char *words) {
     size_t length = strlen(words);
@@ -41,7 +43,7 @@ void demos_wait_until_read(void) {
 }
 
 static void end_early(void) {
-    if (at_exit == NULL) {
+    if (at_exit == NULL || getpid() != owner) {
         return;
     }
     fflush(NULL); /* why it has called exit(), perhaps */
@@ -57,11 +59,11 @@ static void end_early(void) {
 static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
 enum { N_SIGNALS = sizeof signals / sizeof signals[0] };
 static struct sigaction before[N_SIGNALS];
-static int was_default[N_SIGNALS], is_ours[N_SIGNALS];
+static int is_ours[N_SIGNALS];
 
 static void crash(int number, siginfo_t *info, void *context) {
     (void)context;
-    if (at_crash != NULL) {
+    if (at_crash != NULL && getpid() == owner) {
         say(at_crash);
         demos_wait_until_read();
     }
@@ -75,34 +77,29 @@ static void crash(int number, siginfo_t *info, void *context) {
     }
 }
 
-void demos_note_signals(void) {
-    for (size_t i = 0; i < N_SIGNALS; i++) {
-        struct sigaction now;
-        was_default[i] = sigaction(signals[i], NULL, &now) == 0 && now.sa_handler == SIG_DFL;
-    }
-}
-
-/* Whoever has a handler of their own keeps it; MPI's, which shows where it was, comes after ours. */
-static void take_signals(void) {
-    /* Of its own stack: what crashes most is a stack that is full. */
-    static char stack[HANDLER_BYTES];
-    const stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
+void demos_take_stack(void *memory) {
+    const stack_t own = {.ss_sp = memory, .ss_size = DEMOS_HANDLER_BYTES};
     stack_t now;
     if (sigaltstack(NULL, &now) == 0 && (now.ss_flags & SS_DISABLE) != 0) {
         sigaltstack(&own, NULL);
     }
+}
+
+/* Whoever has a handler, as Fortran's library and MPI do, which show where it was, has it called after ours. */
+static void take_signals(void) {
+    static char stack[DEMOS_HANDLER_BYTES];
     const struct sigaction action = {.sa_sigaction = crash, .sa_flags = SA_ONSTACK | SA_SIGINFO};
+    demos_take_stack(stack);
     for (size_t i = 0; i < N_SIGNALS; i++) {
-        if (!is_ours[i] && sigaction(signals[i], NULL, &before[i]) == 0 &&
-            (before[i].sa_handler == SIG_DFL || was_default[i])) {
+        if (!is_ours[i] && sigaction(signals[i], &action, &before[i]) == 0) {
             is_ours[i] = 1;
-            sigaction(signals[i], &action, NULL);
         }
     }
 }
 
 void demos_guard(const char *exit_words, const char *crash_words, void (*end)(void)) {
     static int is_registered;
+    owner = getpid();
     at_exit = exit_words;
     ending = end;
     at_crash = crash_words;

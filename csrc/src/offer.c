@@ -34,7 +34,24 @@ void demos_put_failure(demos_json_writer *writer, int32_t status, const char *me
     demos_json_put_unsigned(writer, (uint64_t)status);
     demos_json_name(writer, "message");
     demos_json_put_text(writer, message);
+    demos_json_name(writer, "traceback");
+    demos_json_put_text(writer, "");
+    demos_json_name(writer, "retry_after");
+    demos_json_put_unsigned(writer, 0);
     demos_json_close_last(writer);
+}
+
+/* The instructions that the C library chooses among, on which the last bits of exp() and others depend. */
+static const char *find_instructions(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") ? "avx512f"
+           : __builtin_cpu_supports("fma")   ? "fma"
+           : __builtin_cpu_supports("avx2")  ? "avx2"
+                                             : "sse2";
+#else
+    return "-";
+#endif
 }
 
 static void put_offer(const demos_config *config, const demos_model *model, const char *worker, int32_t failed,
@@ -46,7 +63,8 @@ static void put_offer(const demos_config *config, const demos_model *model, cons
     demos_json_name(writer, "worker");
     demos_json_put_text(writer, worker);
     demos_json_name(writer, "fingerprint");
-    snprintf(word, sizeof word, "libdemos %s %s glibc %s", demos_version(), host.machine, gnu_get_libc_version());
+    snprintf(word, sizeof word, "libdemos %s %s %s glibc %s", demos_version(), host.machine, find_instructions(),
+             gnu_get_libc_version());
     demos_json_put_text(writer, word);
     if (failed != DEMOS_OK) {
         demos_json_name(writer, "failure");

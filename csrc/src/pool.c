@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "guard.h"
 
 /* Of each thread: codes in Fortran have large arrays there, the default may be 2 MiB, what is unused costs nothing. */
 #define STACK_BYTES ((size_t)64 << 20)
@@ -18,6 +19,7 @@ typedef struct helper {
     demos_pool *pool;
     int32_t who;
     pthread_t thread;
+    char handler_stack[DEMOS_HANDLER_BYTES];
 } helper;
 
 struct demos_pool {
@@ -68,6 +70,7 @@ static void *help(void *argument) {
     helper *self = argument;
     demos_pool *pool = self->pool;
     uint64_t turn = 0;
+    demos_take_stack(self->handler_stack);
     for (;;) {
         pthread_mutex_lock(&pool->lock);
         while (pool->turn == turn && !pool->is_over) {

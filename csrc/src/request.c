@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "json.h"
 #include "refusal.h"
 
 /* Bytes of rows that may be unanswered, and seconds: longest wait at a time, and beyond the deadline, for the server to
@@ -194,6 +195,15 @@ static int32_t wait_for_answer(exchange *e, demos_error *error) {
     return status;
 }
 
+/* What its answer may have, texts included; late answers to others are no larger than those were. */
+static uint64_t measure_answer(const demos_request *request) {
+    uint64_t bytes = DEMOS_MAX_HEAD_BYTES + DEMOS_JSON_BYTES;
+    for (uint32_t i = 0; i < request->n_outputs; i++) {
+        bytes += 8 * request->n_units * request->widths[i];
+    }
+    return bytes;
+}
+
 int32_t demos_ask(demos_channel *channel, const demos_request *request, demos_reply *reply, demos_error *error) {
     demos_error own = {0};
     error = error == NULL ? &own : error;
@@ -201,7 +211,9 @@ int32_t demos_ask(demos_channel *channel, const demos_request *request, demos_re
         return demos_fail(error, channel->lost.status, "%s", channel->lost.message);
     }
     exchange e = {.channel = channel, .request = request, .reply = reply, .id = ++channel->last_id};
-    uint64_t first = request->header.n_rows;
+    uint64_t first = request->header.n_rows, most = measure_answer(request);
+    channel->link->most_bytes = most > channel->most_bytes ? most : channel->most_bytes;
+    channel->most_bytes = channel->link->most_bytes;
     if (request->part_rows > 0 && request->part_rows < first) {
         first = request->part_rows;
     }

@@ -9,7 +9,8 @@ typedef struct demos_channel {
     demos_link *link;
     uint64_t last_id;
     int32_t n_clients;
-    demos_error lost; /* why nothing will come over it any more; of status DEMOS_OK while it stands */
+    uint64_t most_bytes; /* of all answers that were asked for */
+    demos_error lost;    /* why nothing will come over it any more; of status DEMOS_OK while it stands */
 } demos_channel;
 
 /* An array of the request; `width` doubles a row, 0 for an array of one dimension. */

@@ -1,18 +1,16 @@
 /* A program of its own as a worker, through the door: over the connection that it was handed. */
 #define _POSIX_C_SOURCE 200809L
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include "guard.h"
 #include "ticket.h"
 #include "worker.h"
 
 /* Tells who started this program how its service has ended, since its exit status may say something else. */
-static void tell_end(int32_t file, int32_t status) {
-    if (file >= 0 && (status == DEMOS_OK || status == DEMOS_SERVER_LOST)) {
-        ssize_t written = write(file, status == DEMOS_OK ? "E" : "L", 1);
-        (void)written; /* nobody may be left to read it */
+static void tell_end(int32_t leash, int32_t status) {
+    if (leash > 0 && (status == DEMOS_OK || status == DEMOS_SERVER_LOST)) {
+        send(leash, status == DEMOS_OK ? "E" : "L", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
 }
 
@@ -29,13 +27,12 @@ int32_t demos_serve(const demos_model *model, const char *spec, demos_error *err
     }
     if (status == DEMOS_OK) {
         demos_guard("demos-hpc: the code of the model has called exit(): this worker is lost\n", NULL, NULL);
-        const demos_duty duty = {
-            .name = ticket.name, .spec = spec == NULL ? file : spec, .heartbeat = ticket.heartbeat};
-        if (ticket.end >= 0) {
-            fcntl(ticket.end, F_SETFD, FD_CLOEXEC);
-        }
+        const demos_duty duty = {.name = ticket.name,
+                                 .spec = spec == NULL ? file : spec,
+                                 .heartbeat = ticket.heartbeat,
+                                 .leash = ticket.leash};
         status = demos_work(link, model, &duty, error);
-        tell_end(ticket.end, status);
+        tell_end(ticket.leash, status);
         demos_link_flush(link, 1.0);
         link->kind->close(link);
         demos_guard(NULL, NULL, NULL);

@@ -1,10 +1,14 @@
 /* What a program finds in its environment. */
+#define _POSIX_C_SOURCE 200809L
 #include "ticket.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "json.h"
@@ -17,19 +21,17 @@ static int32_t read_members(const demos_json *json, demos_ticket *ticket, demos_
     uint64_t fd = 0;
     int32_t status = demos_json_read_unsigned(json, demos_json_find(json, 0, "fd"), INT32_MAX, &fd, error);
     ticket->fd = (int32_t)fd;
-    ticket->end = -1;
+    ticket->leash = 0;
     size_t end = demos_json_find(json, 0, "end");
     if (status == DEMOS_OK && end != 0 &&
         (status = demos_json_read_unsigned(json, end, INT32_MAX, &fd, error)) == DEMOS_OK) {
-        ticket->end = (int32_t)fd;
+        ticket->leash = (int32_t)fd;
     }
     const struct {
         const char *name;
         char *text;
         size_t size;
-    } texts[] = {{"role", ticket->role, sizeof ticket->role},
-                 {"name", ticket->name, sizeof ticket->name},
-                 {"server", ticket->server, sizeof ticket->server}};
+    } texts[] = {{"role", ticket->role, sizeof ticket->role}, {"name", ticket->name, sizeof ticket->name}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0] && status == DEMOS_OK; i++) {
         status =
             demos_json_read_text(json, demos_json_find(json, 0, texts[i].name), texts[i].text, texts[i].size, error);
@@ -37,6 +39,23 @@ static int32_t read_members(const demos_json *json, demos_ticket *ticket, demos_
     return status == DEMOS_OK
                ? demos_json_read_number(json, demos_json_find(json, 0, "heartbeat"), &ticket->heartbeat, error)
                : status;
+}
+
+/* A ticket is for one process: whoever takes the byte that lies in its leash. */
+static int32_t claim(const demos_ticket *ticket, demos_error *error) {
+    char word;
+    if (ticket->leash == 0) {
+        return DEMOS_OK;
+    }
+    fcntl(ticket->leash, F_SETFD, FD_CLOEXEC);
+    ssize_t n = recv(ticket->leash, &word, 1, MSG_DONTWAIT);
+    if (n == 0) {
+        return demos_fail(error, DEMOS_SERVER_LOST, "the process that started this program has died");
+    }
+    return n == 1 ? DEMOS_OK
+                  : demos_fail(error, DEMOS_INVALID_INPUT,
+                               "another process has taken this ticket, which is for one; where there are several ranks,"
+                               " each gets its own: mpiexec -n 4 demos-hpc ticket NAME -- PROGRAM");
 }
 
 int32_t demos_read_ticket(const char *role, demos_ticket *ticket, demos_error *error) {
@@ -64,6 +83,8 @@ int32_t demos_read_ticket(const char *role, demos_ticket *ticket, demos_error *e
                             "this program was started as a %s and acts as a %s: `demos-hpc worker --exec` is for"
                             " programs that serve, `demos-hpc ticket` for those that call",
                             ticket->role, role);
+    } else {
+        status = claim(ticket, error);
     }
     is_used = status == DEMOS_OK;
     return status;

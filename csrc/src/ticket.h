@@ -6,8 +6,9 @@
 
 typedef struct demos_ticket {
     int32_t fd;
-    int32_t end; /* where a worker writes how it ended; -1 for nowhere */
-    char role[16], name[64], server[128];
+    int32_t
+        leash; /* a socket to whoever handed it over: it says how we ended, and its end that they have; 0 for none */
+    char role[16], name[64];
     double heartbeat;
 } demos_ticket;
 

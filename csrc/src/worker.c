@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "chunk.h"
@@ -151,6 +152,15 @@ static int32_t beat(worker *w, demos_error *error) {
     return demos_link_tell(w->link, &(demos_header){.kind = DEMOS_BEAT}, text, (size_t)length, error);
 }
 
+/* Whether whoever started this program has died: nobody would see it end. */
+static int32_t check_leash(const worker *w, demos_error *error) {
+    char word;
+    if (w->duty->leash == 0 || recv(w->duty->leash, &word, 1, MSG_PEEK | MSG_DONTWAIT) != 0) {
+        return DEMOS_OK;
+    }
+    return demos_fail(error, DEMOS_SERVER_LOST, "the process that started this program has died");
+}
+
 /* Takes what has arrived, and computes one chunk, or waits. */
 static int32_t step(worker *w, demos_error *error) {
     demos_frame *frame = NULL;
@@ -163,6 +173,9 @@ static int32_t step(worker *w, demos_error *error) {
     } while (status == DEMOS_OK && frame != NULL && !w->is_over);
     if (status == DEMOS_OK) {
         status = beat(w, error);
+    }
+    if (status == DEMOS_OK && !w->is_over) {
+        status = check_leash(w, error);
     }
     if (status != DEMOS_OK || w->is_over) {
         return status;

@@ -10,6 +10,7 @@ typedef struct demos_duty {
     const char *name; /* "rank 3 on node7" */
     const char *spec; /* the file that describes the model, its text; NULL for none */
     double heartbeat; /* seconds between two signs of life; 0 = none are wanted */
+    int32_t leash;    /* a socket whose end is that of the service as well; 0 for none */
 } demos_duty;
 
 #pragma GCC visibility push(default)

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "guard.h"
 #include "played.h"
 #include "scalar_model.h"
 #include "ticket.h"
@@ -182,6 +183,113 @@ static void check_calling(void) {
     expect_end(child, link);
 }
 
+/* ---- Leashes: a ticket is for one process, which says how it ended, and ends with whoever started it -------------- */
+
+/* Starts a program with a leash, whose other end is ours; without the byte that a process claims the ticket by where
+ * another has taken that. */
+static pid_t start_leashed(int32_t (*program)(void), int is_taken, demos_link **link, int *leash) {
+    int ends[2], leashes[2];
+    char text[256];
+    open_sockets(ends);
+    open_sockets(leashes);
+    CHECK_EQUAL(send(leashes[0], "T", !is_taken, 0), !is_taken);
+    snprintf(text, sizeof text,
+             "{\"fd\": %d, \"end\": %d, \"role\": \"worker\", \"name\": \"worker 3\", \"server\": \"s\","
+             " \"heartbeat\": 0}",
+             ends[1], leashes[1]);
+    setenv("DEMOS_TICKET", text, 1);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        close(ends[0]);
+        close(leashes[0]);
+        _exit((int)program());
+    }
+    close(ends[1]);
+    close(leashes[1]);
+    *link = open_link(ends[0]);
+    *leash = leashes[0];
+    return child;
+}
+
+static int32_t serve_until(int32_t wanted, const char *part) {
+    demos_model model = {.size = sizeof model, .major = DEMOS_ABI_MAJOR};
+    demos_error error = {0};
+    demos_adapt(&all_functions, &model, &error);
+    return demos_serve(&model, NULL, &error) == wanted && strstr(error.message, part) != NULL ? 0 : 1;
+}
+
+static int32_t serve_to_the_end(void) { return serve_until(DEMOS_OK, ""); }
+
+static int32_t serve_until_orphaned(void) {
+    return serve_until(DEMOS_SERVER_LOST, "that started this program has died");
+}
+
+static int32_t serve_until_lost(void) { return serve_until(DEMOS_SERVER_LOST, "closed by the other side"); }
+
+static int32_t serve_too_late(void) {
+    return serve_until(DEMOS_INVALID_INPUT, "another process has taken this ticket");
+}
+
+/* What the program has said of its end. */
+static char read_word(int leash) {
+    char word = 0;
+    ssize_t n = recv(leash, &word, 1, 0);
+    return n == 1 ? word : '-';
+}
+
+static void check_leashes(void) {
+    demos_link *link;
+    int leash;
+    pid_t child = start_leashed(serve_to_the_end, 0, &link, &leash);
+    give(link, await_frame(link));
+    send_header(link, (demos_header){.kind = DEMOS_END});
+    CHECK_EQUAL(read_word(leash), 'E');
+    close(leash);
+    expect_end(child, link);
+
+    child = start_leashed(serve_until_orphaned, 0, &link, &leash);
+    give(link, await_frame(link));
+    close(leash);
+    expect_end(child, link);
+
+    child = start_leashed(serve_until_lost, 0, &link, &leash);
+    give(link, await_frame(link));
+    close_link(link);
+    CHECK_EQUAL(read_word(leash), 'L');
+    close(leash);
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+
+    child = start_leashed(serve_too_late, 1, &link, &leash);
+    expect_end(child, link);
+    close(leash);
+}
+
+static void give_up(void) {}
+
+/* The code of a model forks: what its children do is their business. */
+static void check_forks(void) {
+    static const int codes[] = {7, 0};
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        fflush(NULL);
+        pid_t guarded = fork();
+        if (guarded == 0) {
+            demos_guard("this is not to be said\n", "nor this\n", give_up);
+            pid_t child = fork();
+            if (child == 0) {
+                exit(codes[i]);
+            }
+            int status = -1;
+            waitpid(child, &status, 0);
+            _exit(WIFEXITED(status) && WEXITSTATUS(status) == codes[i] ? 0 : 1);
+        }
+        int status = -1;
+        CHECK(waitpid(guarded, &status, 0) == guarded);
+        CHECK_EQUAL(status, 0);
+    }
+}
+
 int main(int argc, char **argv) {
     directory = argc > 1 ? argv[1] : "/tmp";
     check_refusals();
@@ -189,5 +297,7 @@ int main(int argc, char **argv) {
     check_serving();
     check_nothing_to_serve();
     check_calling();
+    check_leashes();
+    check_forks();
     return check_failures != 0;
 }
