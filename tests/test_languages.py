@@ -107,6 +107,16 @@ def test_all_clients_are_told_in_one_launch(
         assert_faults(file, list(HARMLESS.values()))
 
 
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_a_crash_in_a_launch_says_how_to_avoid_that(
+    language: str, school: School, launch: Callable[..., Launched], tmp_path: Path
+) -> None:
+    """Whatever handlers the language's own library has."""
+    launched = launch(*school.serve(language, "failing", 1), school.call("c", tmp_path / "c", SEGFAULTS))
+    assert launched.code != 0
+    assert "the code of the model has crashed, and MPI ends the whole launch" in launched.err, launched.text
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_model_that_ends_its_process_costs_a_worker(language: str, school: School, tmp_path: Path) -> None:
     clients = dict(zip((SLEEPS, SEGFAULTS, EXITS), ("c", "cpp", "fortran"), strict=True))

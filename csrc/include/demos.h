@@ -10,7 +10,8 @@
  * hold them together; demos_hpc/native.py reads this very file through cffi. So it uses no preprocessor beyond what
  * stands at its two ends, and array sizes are plain numbers.
  *
- * C11 and C++17; no MPI. All integers on the wire are little-endian. Every function may be called by any thread.
+ * C11 and C++17; no MPI. All integers on the wire are little-endian. Every function may be called by any thread; those of
+ * part 9 by one at a time.
  */
 #ifndef DEMOS_H
 #define DEMOS_H
