@@ -14,7 +14,13 @@ PACKAGE = Path(__file__).resolve().parent
 #: The repository, where the package is used from it.
 SOURCE = PACKAGE.parent
 HEADER = "demos.h"
-FORTRAN = ("demos.f90", "demos_mpi.f90")
+#: Sources of the Fortran modules, in the order in which a compiler takes them; users have the last ones, `demos` and
+#: `demos_mpi`.
+FORTRAN = (
+    *("demos_types.f90", "demos_library.f90", "demos_texts.f90", "demos_serving.f90"),
+    *("demos_connecting.f90", "demos_calling.f90", "demos.f90"),
+)
+MPI_FORTRAN = "demos_mpi.f90"
 LIBRARY = "libdemos.so"
 #: What ranks of MPI launches need beside it.
 MPI_LIBRARY = "libdemos_mpi.so"
@@ -44,11 +50,10 @@ class Installation:
         """What a compiler needs to find the header."""
         return f"-I{self.include}"
 
-    @property
-    def fortran(self) -> tuple[Path, ...]:
-        """The sources of the modules ``demos`` and ``demos_mpi``; installed beside the header."""
+    def find_fortran(self, *, mpi: bool) -> tuple[Path, ...]:
+        """The sources of the module ``demos``, then of ``demos_mpi`` if wanted; installed beside the header."""
         beside = self.include if (self.include / FORTRAN[0]).is_file() else self.include.parent / "fortran"
-        return tuple(beside / name for name in FORTRAN)
+        return tuple(beside / name for name in (*FORTRAN, *[MPI_FORTRAN] * mpi))
 
     @property
     def is_bare(self) -> bool:

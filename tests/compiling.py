@@ -117,22 +117,22 @@ class Mold:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._made: dict[tuple[str, tuple[Path, ...]], Path] = {}
+        self._made: dict[tuple[str, tuple[Path, ...], tuple[str, ...]], Path] = {}
 
-    def make(self, name: str, *sources: Path, mpi: bool = False) -> Path:
+    def make(self, name: str, *sources: Path, mpi: bool = False, flags: tuple[str, ...] = ()) -> Path:
         """A library where the name is ``libNAME.so``, else a program, by the commands that users have.
 
         Sources may be objects as well.
         """
-        key = (name, sources)
+        key = (name, sources, flags)
         if key not in self._made:
             require("gfortran", *["mpicc"] * mpi)
             installation = find_installation(Config.load())
             libs = installation.find_mpi()[1] if mpi else installation.libs
-            modules = installation.fortran[: 2 if mpi else 1]
+            modules = installation.find_fortran(mpi=mpi)
             made = Path(tempfile.mkdtemp(dir=self.directory)) / name
             kind = ("-shared", "-fPIC") if made.suffix == ".so" else ()
-            options = (*STRICT_FORTRAN, "-O2", "-g", ROUNDED, *kind, "-J", made.parent)
+            options = (*STRICT_FORTRAN, "-O2", "-g", ROUNDED, *flags, *kind, "-J", made.parent)
             run(["gfortran", *options, *modules, *sources, "-o", made, *libs.split()])
             self._made[key] = made
         return self._made[key]

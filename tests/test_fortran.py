@@ -6,20 +6,22 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cffi
 import numpy as np
 import pytest
-from compiling import CSRC, EXAMPLES, ROOT, Mold, Workshop, require, run
+from compiling import CSRC, EXAMPLES, ROOT, STRICT, Mold, Workshop, require, run
 from launching import Launched, analyze, serve, serve_spec
 from serving import serving
 
 import demos_hpc
 from demos_hpc.config import Config
 from demos_hpc.errors import InvalidInput, ModelFailed
+from demos_hpc.installation import FORTRAN as MODULES
+from demos_hpc.installation import MPI_FORTRAN as MPI_MODULE
 from demos_hpc.installation import find_installation
 from demos_hpc.messages import FloatArray
 from demos_hpc.model import LoadedModel, load
@@ -34,6 +36,8 @@ GAUSSIAN = EXAMPLES / "gaussian_fortran"
 PROGRAMS = CSRC / "tests" / "fortran"
 GOLDEN = ROOT / "tests" / "golden"
 STRUCTS = ("demos_header", "demos_array", "demos_error", "demos_stream", "demos_model", "demos_functions")
+#: As old codes want it, whose numbers and arrays have 8 bytes a word.
+LONG = ("-fdefault-integer-8",)
 POINT = np.array([0.5, 2.0])
 RNG = np.random.default_rng(8)
 
@@ -102,20 +106,30 @@ def squeeze(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"\s*([(),;*])\s*", r" \1 ", text)).strip()
 
 
-@pytest.mark.parametrize(("header", "module"), [("demos.h", "demos.f90"), ("demos_mpi.h", "demos_mpi.f90")])
-def test_prototypes_are_quoted_as_they_are(header: str, module: str) -> None:
+@pytest.mark.parametrize(("header", "modules"), [("demos.h", MODULES), ("demos_mpi.h", (MPI_MODULE,))])
+def test_prototypes_are_quoted_as_they_are(header: str, modules: Sequence[str]) -> None:
     text = (CSRC / "include" / header).read_text(encoding="utf-8")
     text = squeeze(re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
-    source = (FORTRAN / module).read_text(encoding="ascii")
+    source = "".join((FORTRAN / module).read_text(encoding="ascii") for module in modules)
     quoted = re.findall(r"^ +! ((?:typedef |const )?\w+ \**\(?\**\w+\)?\((?:.*\n +! )*?.*\);)$", source, re.MULTILINE)
     quoted = [squeeze(re.sub(r"\n +! ", " ", prototype)) for prototype in quoted]
     foreign = [prototype for prototype in quoted if prototype not in text]
-    assert foreign == ([squeeze("size_t strlen(const char *s);")] if module == "demos.f90" else [])
+    assert foreign == ([squeeze("size_t strlen(const char *s);")] if header == "demos.h" else [])
     functions = set(re.findall(r"(?<!typedef )\b(demos_\w+) \( ", text))
     functions = {name for name in functions if not re.fullmatch(NOT_IN_FORTRAN, name)}
     assert functions == {name for p in quoted for name in re.findall(r"\b(demos_\w+) \( ", p)}
     bound = re.findall(r"(?:function|subroutine) (demos_\w+)\(.*(?:&\n.*)?\bbind\(c\)", source)
     assert functions <= set(bound)
+
+
+@pytest.mark.parametrize("path", sorted(FORTRAN.iterdir()), ids=lambda path: path.name)
+def test_sources_are_described_narrow_and_compiled(path: Path) -> None:
+    lines = path.read_text(encoding="ascii").splitlines()
+    assert lines[0].startswith(f"! {path.name}"), "no comment says what it is"
+    assert not [nth for nth, line in enumerate(lines, 1) if len(line) > 120 or line != line.rstrip() or "\t" in line]
+    assert len(lines) <= 400
+    assert path.name in (*MODULES, MPI_MODULE)
+    assert f"'csrc/fortran/{path.name}'," in (ROOT / "meson.build").read_text(encoding="utf-8")
 
 
 def read_golden() -> list[str]:
@@ -225,10 +239,12 @@ print("mean", x.mean())
 """
 
 
+@pytest.mark.parametrize("flags", [(), LONG], ids=["short", "long"])
 def test_a_program_and_a_client_are_ranks_of_a_launch(
-    server: Path, mold: Mold, launch: Callable[..., Launched], write_script: Callable[..., Path]
+    flags: tuple[str, ...], mold: Mold, launch: Callable[..., Launched], write_script: Callable[..., Path]
 ) -> None:
-    client = mold.make("client", GAUSSIAN / "client.f90", mpi=True)
+    server = mold.make("gaussian", GAUSSIAN / "gaussian.f90", GAUSSIAN / "server.f90", mpi=True, flags=flags)
+    client = mold.make("client", GAUSSIAN / "client.f90", mpi=True, flags=flags)
     ranks = Program(2, [str(server)]), analyze(write_script(ANALYSIS)), Program(1, [str(client)])
     launched = launch(serve_spec(GAUSSIAN / "gaussian.json"), *ranks)
     assert launched.code == 0, launched.text
@@ -319,6 +335,15 @@ def check_calls(out: str) -> None:
     assert set(got) == set(wanted)
     for name, array in wanted.items():
         np.testing.assert_array_equal(got[name], array, err_msg=name)
+    empty = {name: [int(n) for n in words[name].split()] for name in words if name.startswith("no_")}
+    assert empty == {
+        "no_rows": [0],
+        "no_gradients": [0, 2, 0],
+        "no_sums": [0, 2, 0],
+        "no_outputs": [2, 0],
+        "no_draws": [1, 0],
+    }
+    np.testing.assert_array_equal(np.array(words["sums_of_nothing"].split(), dtype=float), np.zeros(6))
     assert words["revision"] == "2"
     assert words["connected"] == "0 as it was"  # a text is not touched where there is no error
     assert words["unconnected"] == "1 this client has no connection: call connect() first"
@@ -331,8 +356,9 @@ def check_calls(out: str) -> None:
     assert words["negative"] == "1"
 
 
-def test_a_client_calls_in_a_launch(mold: Mold, launch: Callable[..., Launched]) -> None:
-    calls = mold.make("calls", PROGRAMS / "calls.f90", mpi=True)
+@pytest.mark.parametrize("flags", [(), LONG], ids=["short", "long"])
+def test_a_client_calls_in_a_launch(flags: tuple[str, ...], mold: Mold, launch: Callable[..., Launched]) -> None:
+    calls = mold.make("calls", PROGRAMS / "calls.f90", mpi=True, flags=flags)
     launched = launch(serve("demos_hpc.testing:Gaussian"), Program(1, [str(calls)]))
     assert launched.code != 0, launched.text  # the last call has no `stat`
     assert "demos: INVALID_INPUT: this client has no connection: call connect() first" in launched.err, launched.text
@@ -348,3 +374,21 @@ def test_a_client_calls_through_a_door(mold: Mold, tmp_path: Path) -> None:
         assert done.returncode == 1, done.stderr
         assert "this client has no connection" in done.stderr
         check_calls(done.stdout)
+
+
+def test_arrays_may_be_large(mold: Mold, tmp_path: Path) -> None:
+    """2^31 elements are more than a default integer counts; no memory stands behind them."""
+    require("cc")
+    played = tmp_path / "large.o"
+    run(["cc", *STRICT, "-std=gnu11", "-c", PROGRAMS / "large.c", "-I", CSRC / "include", "-o", played])
+    n, k, p = 2**31 + 5, 2**15, 2**16
+    told = run([mold.make("large", PROGRAMS / "large.f90", played)]).splitlines()
+    assert sorted(told) == sorted(
+        [
+            *(f"log_density {p} {k} given", f"{k}"),
+            *(f"log_likelihood {n} {k} given", f"{k}"),
+            *(f"log_likelihood {n} 0 given", "0"),
+            *(f"evaluate 0 {k} given", f"{k}"),
+            f"params has the shape ({p}, {k}), this model takes ({p}, {n}) (C's [n][d] is Fortran's (d, n))",
+        ]
+    )

@@ -56,9 +56,9 @@ def test_the_library_is_searched_in_order(places: tuple[Path, Path], tmp_path: P
     installed = put(package / "lib", package / "lib", compilers=["clang"])
     (package / "include").mkdir()
     (package / "include" / "demos.h").touch()
-    assert find_installation(config).fortran[0] == package / "fortran" / "demos.f90"
-    (package / "include" / "demos.f90").touch()
-    assert find_installation(config).fortran[0] == package / "include" / "demos.f90"
+    assert find_installation(config).find_fortran(mpi=False)[-1] == package / "fortran" / "demos.f90"
+    (package / "include" / "demos_types.f90").touch()
+    assert find_installation(config).find_fortran(mpi=True)[-2] == package / "include" / "demos.f90"
     found = find_installation(config)
     assert found == Installation(package / "include", installed, ("clang",))
     assert (found.cflags, found.libs) == (
@@ -106,11 +106,14 @@ def test_a_compiler_finds_what_config_says(workshop: Workshop, tmp_path: Path) -
     assert found["cflags"] == words[0]
     assert Path(found["library"]).is_file()
     assert found["library"] in invoke("config").output
-    (module,) = invoke("config", "--fortran").output.split()
-    assert module == found["fortran"]
-    assert Path(module).is_file()
+    modules = invoke("config", "--fortran").output.split()
+    assert modules == found["fortran"].split()
+    assert all(Path(module).is_file() for module in modules)
     if found["library_mpi"] is not None:
-        assert invoke("config", "--fortran", "--mpi").output.split() == [module, module.replace(".f90", "_mpi.f90")]
+        assert invoke("config", "--fortran", "--mpi").output.split() == [
+            *modules,
+            modules[-1].replace(".f90", "_mpi.f90"),
+        ]
 
 
 def test_config_says_what_is_missing(places: tuple[Path, Path]) -> None:
@@ -160,7 +163,9 @@ def test_the_package_has_the_c_side_where_there_is_a_compiler(tmp_path: Path) ->
     files = list_files(package)
     assert files >= {"lib/libdemos.so", "include/demos.h", "lib/pkgconfig/demos.pc", "cli/__init__.py"}
     assert files >= {"include/demos_maas.h", "include/demos_client.hpp"}
-    assert files >= {f"include/{path.name}" for path in Installation(package / "include", Path()).fortran}
+    assert files >= {
+        f"include/{path.name}" for path in Installation(package / "include", Path()).find_fortran(mpi=True)
+    }
     assert not [name for name in files if "__pycache__" in name]
     built = json.loads((package / "lib/built.json").read_text(encoding="utf-8"))
     assert built["compilers"]

@@ -65,7 +65,7 @@ def config(
     if problem is not None and libs:
         raise problem
     to_compile, to_link = installation.find_mpi() if mpi else (installation.cflags, installation.libs)
-    sources = " ".join(map(str, installation.fortran[: 2 if mpi else 1]))
+    sources = " ".join(map(str, installation.find_fortran(mpi=mpi)))
     if cflags or libs or fortran:
         typer.echo(" ".join([to_compile] * cflags + [sources] * fortran + [to_link] * libs))
         return

@@ -60,6 +60,20 @@ program calls
     call model%evaluate(out=out)
     call show('evaluate_default', reshape(out, [1, 2]))
 
+    ! No points are not the server's own one.
+    call model%log_density(x(:, :0), rows(:, :0), value)
+    print '(a,*(1x,i0))', 'no_rows', shape(value)
+    call model%log_density_gradient(x(:, :0), POINT, value, gradient)
+    print '(a,*(1x,i0))', 'no_gradients', shape(value), shape(gradient)
+    call model%log_likelihood(x, points(:, :0), value, gradient)
+    print '(a,*(1x,i0))', 'no_sums', shape(value), shape(gradient)
+    call model%log_likelihood(x(:, :0), points(:, :2), value, gradient)
+    print '(a,*(1x,g0))', 'sums_of_nothing', value, gradient
+    call model%evaluate(points(:, :0), outs)
+    print '(a,*(1x,i0))', 'no_outputs', shape(outs)
+    call model%sample(0, 7, POINT, wide)
+    print '(a,*(1x,i0))', 'no_draws', shape(wide)
+
     call model%set_params('{"mu": 0.25}', revision)
     call model%defaults(out)
     call show('defaults', reshape(out, [1, 2]))
