@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cffi
 import numpy as np
 import pytest
-from compiling import EXAMPLES, Workshop
+from compiling import EXAMPLES, Mold, Workshop
+from launching import Launched, analyze, serve, serve_spec
 
+import demos_hpc
 from demos_hpc.config import Config
 from demos_hpc.messages import FloatArray
 from demos_hpc.model import LoadedModel, load
 from demos_hpc.models.earth import CastleWall
 from demos_hpc.models.neutrino import AtmosphericNeutrino
 from demos_hpc.models.oscillation import MUON, Mixing, compute_gradient, compute_probabilities
+from demos_hpc.mpiexec import Program
 from demos_hpc.testing import check_model
 
-SOURCES = [path for path in sorted((EXAMPLES / "neutrino").glob("*.c")) if not path.name.startswith("test_")]
+NEUTRINO = EXAMPLES / "neutrino"
+PROGRAMS = "server.c", "test_neutrino.c"
+SOURCES = [path for path in sorted(NEUTRINO.glob("*.c")) if path.name not in PROGRAMS]
 #: As csrc/examples/neutrino/meson.build and csrc/meson.build have them.
 FLAGS = ("-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden", "-pthread")
 TWIN = AtmosphericNeutrino()
@@ -152,6 +158,108 @@ def test_draws_follow_its_twin(model: LoadedModel) -> None:
     params = draw_points("near")[0]
     _, score = TWIN.log_density_gradient(model.sample(0, 20_000, params, seed=3), params)
     assert (np.abs(score.mean(axis=0)) < 4 * score.std(axis=0) / np.sqrt(len(score))).all()
+
+
+def test_a_draw_is_that_of_its_twin(model: LoadedModel) -> None:
+    """The first one of a block, for which both take their random numbers in the same order."""
+    twin = LoadedModel(TWIN)
+    for params in (DEFAULTS, INVERTED):
+        got = [model.sample(0, 1, params, seed=seed)[0] for seed in range(200)]
+        wanted = [twin.sample(0, 1, params, seed=seed)[0] for seed in range(200)]
+        np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+# ---- served ---------------------------------------------------------------------------------------------------------
+
+#: One draw each.
+SEEDS = range(12)
+ANALYSIS = """
+import sys
+import numpy as np
+import demos_hpc
+
+inputs = np.load(sys.argv[1])
+x, points = inputs["x"], inputs["points"]
+with demos_hpc.connect() as model:
+    assert model.spec.name == "nu_atm_c", model.spec
+    gradients = [model.log_density_gradient(x, point) for point in points]
+    likelihoods = model.log_likelihood_gradient(x, points)
+    np.savez(
+        sys.argv[2],
+        log_density=[model.log_density(x, point) for point in points],
+        value=[value for value, _ in gradients],
+        gradient=[gradient for _, gradient in gradients],
+        log_likelihood=model.log_likelihood(x, points),
+        log_likelihood_value=likelihoods[0],
+        log_likelihood_gradient=likelihoods[1],
+        sample=model.sample(3000, points[0], seed=3),
+        draws=[model.sample(1, points[0], seed=seed)[0] for seed in inputs["seeds"]],
+    )
+"""
+
+
+def make_ranks(language: str, library: Path, workshop: Workshop, mold: Mold, directory: Path) -> list[Program]:
+    """The ranks of a launch that serve: Python that has loaded the library, or programs that are linked with it."""
+    if language == "python":
+        return [serve(str(library), ranks=3)]
+    if language == "fortran":
+        program = mold.make("neutrino", NEUTRINO / "server.f90", library, mpi=True)
+    else:
+        source = NEUTRINO / {"c": "server.c", "c++": "server.cpp"}[language]
+        program = workshop.link(source, library, compiler={"c": "cc", "c++": "c++"}[language])
+    description = directory / "nu.json"
+    description.write_text('{"name": "nu_atm_c"}', encoding="ascii")
+    return [serve_spec(description), Program(2, [str(program)])]
+
+
+def analyze_here(x: FloatArray, points: FloatArray, model: Any) -> dict[str, Any]:
+    """What ANALYSIS asks for, of a model in this process."""
+    gradients = [model.log_density_gradient(x, point) for point in points]
+    likelihood, slopes = model.log_likelihood_gradient(x, points)
+    return {
+        "log_density": [model.log_density(x, point) for point in points],
+        "value": [value for value, _ in gradients],
+        "gradient": [gradient for _, gradient in gradients],
+        "log_likelihood": model.log_likelihood(x, points),
+        "log_likelihood_value": likelihood,
+        "log_likelihood_gradient": slopes,
+        "sample": model.sample(3000, points[0], seed=3),
+        "draws": [model.sample(1, points[0], seed=seed)[0] for seed in SEEDS],
+    }
+
+
+@pytest.mark.parametrize("language", ["python", "c", "c++", "fortran"])
+def test_it_is_served_by_workers_in_every_language(
+    language: str,
+    library: Path,
+    workshop: Workshop,
+    mold: Mold,
+    launch: Callable[..., Launched],
+    write_script: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """The bits are those of the plug-in in this process, and the numbers those of its twin."""
+    x, points = np.tile(EVENTS, (10, 1)), np.stack([DEFAULTS, INVERTED, draw_points("near")[0]])
+    np.savez(tmp_path / "inputs.npz", x=x, points=points, seeds=SEEDS)
+    files = str(tmp_path / "inputs.npz"), str(tmp_path / "answers.npz")
+    ranks = make_ranks(language, library, workshop, mold, tmp_path)
+    done = launch(*ranks, analyze(write_script(ANALYSIS), *files))
+    assert done.code == 0, done.text
+    got = np.load(files[1])
+    with demos_hpc.local(str(library)) as model:
+        for name, wanted in analyze_here(x, points, model).items():
+            np.testing.assert_array_equal(got[name], wanted, err_msg=name)
+    for nth, params in enumerate(points):
+        value, gradient = TWIN.log_density_gradient(EVENTS, params)
+        np.testing.assert_allclose(got["log_density"][nth, : len(EVENTS)], value, rtol=1e-12)
+        bound = 1e-12 * np.abs(gradient).max()
+        np.testing.assert_allclose(got["gradient"][nth, : len(EVENTS)], gradient, rtol=0, atol=bound)
+        np.testing.assert_allclose(got["log_likelihood"][nth], 10 * value.sum(), rtol=1e-12)
+        total = 10 * gradient.sum(axis=0)
+        np.testing.assert_allclose(got["log_likelihood_gradient"][nth], total, rtol=0, atol=10 * len(EVENTS) * bound)
+    twin = LoadedModel(TWIN)
+    draws = [twin.sample(0, 1, DEFAULTS, seed=seed)[0] for seed in SEEDS]
+    np.testing.assert_allclose(got["draws"], draws, rtol=1e-12, atol=1e-12)
 
 
 # ---- how it is computed ---------------------------------------------------------------------------------------------

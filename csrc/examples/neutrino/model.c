@@ -92,7 +92,7 @@ static int32_t log_density_gradient(void *user, size_t n, size_t d, size_t p, co
 
 /* A node, with the probability of its rate. */
 static int draw_node(const table *t, demos_stream *stream) {
-    int low = 0, high = N_ZENITHS * N_ENERGIES - 1;
+    int low = 0, high = N_ENERGIES * N_ZENITHS - 1;
     double wanted = demos_stream_uniform(stream) * t->cumulative[high];
     while (low < high) { /* the first one that is greater */
         int middle = (low + high) / 2;
@@ -110,13 +110,13 @@ static void draw(const tables *all, const table *t, demos_stream *stream, double
     int node, energy;
     do {
         node = draw_node(t, stream);
-        energy = node % N_ENERGIES;
+        energy = node / N_ZENITHS;
         double mean = all->rates.log_energy[energy] + log1p(t->params[DE]);
         x[0] = exp(mean + d->energy_width[energy] * demos_stream_normal(stream));
     } while (!is_inside(x[0], ENERGY_WINDOW));
     /* K_c is normalized over the window: the node stays. */
     do {
-        x[1] = all->rates.cos_zenith[node / N_ENERGIES] + d->zenith_width[energy] * demos_stream_normal(stream);
+        x[1] = all->rates.cos_zenith[node % N_ZENITHS] + d->zenith_width[energy] * demos_stream_normal(stream);
     } while (!is_inside(x[1], ZENITH_WINDOW));
 }
 

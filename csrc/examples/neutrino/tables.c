@@ -67,8 +67,8 @@ static table *find_room(tables *all) {
 static void compute(const tables *all, table *t) {
     rates_compute(&all->rates, t->params, t->has_gradient, t->fields);
     double sum = 0;
-    for (int k = 0; k < N_ZENITHS * N_ENERGIES; k++) {
-        sum += t->fields[0][k / N_ENERGIES][k % N_ENERGIES];
+    for (int k = 0; k < N_ENERGIES * N_ZENITHS; k++) {
+        sum += t->fields[0][k % N_ZENITHS][k / N_ZENITHS];
         t->cumulative[k] = sum;
     }
     expansion_make(&all->rates, &all->response, t->params[DE], t->has_gradient, t->fields, &t->density);

@@ -9,7 +9,7 @@
 /* A point's table. Whoever has one may read it until it is given back. */
 typedef struct table {
     nodes fields[N_FIELDS];                    /* rates and their derivatives */
-    double cumulative[N_ZENITHS * N_ENERGIES]; /* sums of the rates, for draws */
+    double cumulative[N_ENERGIES * N_ZENITHS]; /* sums of the rates, for draws */
     expansion density;
     /* Of the tables. */
     double params[N_PARAMS];
