@@ -36,8 +36,8 @@ GAUSSIAN = EXAMPLES / "gaussian_fortran"
 PROGRAMS = CSRC / "tests" / "fortran"
 GOLDEN = ROOT / "tests" / "golden"
 STRUCTS = ("demos_header", "demos_array", "demos_error", "demos_stream", "demos_model", "demos_functions")
-#: As old codes want it, whose numbers and arrays have 8 bytes a word.
-LONG = ("-fdefault-integer-8",)
+#: As old codes want it: words of 8 bytes, and local variables that keep their values.
+OLD = ("-fdefault-integer-8", "-fno-automatic")
 POINT = np.array([0.5, 2.0])
 RNG = np.random.default_rng(8)
 
@@ -239,7 +239,7 @@ print("mean", x.mean())
 """
 
 
-@pytest.mark.parametrize("flags", [(), LONG], ids=["short", "long"])
+@pytest.mark.parametrize("flags", [(), OLD], ids=["new", "old"])
 def test_a_program_and_a_client_are_ranks_of_a_launch(
     flags: tuple[str, ...], mold: Mold, launch: Callable[..., Launched], write_script: Callable[..., Path]
 ) -> None:
@@ -356,7 +356,7 @@ def check_calls(out: str) -> None:
     assert words["negative"] == "1"
 
 
-@pytest.mark.parametrize("flags", [(), LONG], ids=["short", "long"])
+@pytest.mark.parametrize("flags", [(), OLD], ids=["new", "old"])
 def test_a_client_calls_in_a_launch(flags: tuple[str, ...], mold: Mold, launch: Callable[..., Launched]) -> None:
     calls = mold.make("calls", PROGRAMS / "calls.f90", mpi=True, flags=flags)
     launched = launch(serve("demos_hpc.testing:Gaussian"), Program(1, [str(calls)]))

@@ -25,7 +25,7 @@ module demos_calling
     end type
 
     ! What an array without elements points to: a null pointer would stand for one that is left out.
-    real(c_double), save, target :: nothing = 0
+    real(c_double), target :: nothing = 0
 
     interface address
         module procedure :: address_of_1, address_of_2

@@ -160,17 +160,16 @@ contains
         integer(c_int32_t) :: status
         status = check_connection(self, error)
         if (status == DEMOS_OK .and. any(is /= wanted)) then
-            status = demos_report(error, DEMOS_INVALID_INPUT, name//' has the shape '//shown(is)// &
-                ', this model takes '//shown(wanted)//' (C''s [n][d] is Fortran''s (d, n))')
+            status = demos_report(error, DEMOS_INVALID_INPUT, name//' has the shape '//trim(shown(is))// &
+                ', this model takes '//trim(shown(wanted))//' (C''s [n][d] is Fortran''s (d, n))')
         end if
     end function
 
-    pure function shown(lengths) result(text)
+    function shown(lengths) result(text)
         integer(c_size_t), intent(in) :: lengths(:)
-        character(len=:), allocatable :: text
-        character(len=60) :: room
-        write (room, '("(",*(i0,:,", "))') lengths
-        text = trim(room)//')'
+        character(len=60) :: text
+        write (text, '("(",*(i0,:,", "))') lengths
+        text(len_trim(text) + 1:) = ')'
     end function
 
 end module demos_connecting

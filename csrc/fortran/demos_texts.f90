@@ -1,4 +1,8 @@
 ! demos_texts.f90: texts, unsigned numbers and errors between C and Fortran.
+!
+! Old codes want -fno-automatic, by which local variables keep their values but for those of recursive procedures. So
+! what is pure, or called by several threads of a model at a time, is recursive; and no result is an allocatable text, of
+! which gfortran then forgets the length.
 module demos_texts
     use, intrinsic :: iso_fortran_env, only: error_unit
     use demos_types
@@ -17,45 +21,54 @@ module demos_texts
         module procedure :: unsigned_8, unsigned_16, unsigned_32
     end interface
 
+    interface
+        ! size_t strlen(const char *s);
+        pure function strlen(s) result(length) bind(c)
+            import :: c_ptr, c_size_t
+            type(c_ptr), value :: s
+            integer(c_size_t) :: length
+        end function
+    end interface
+
 contains
 
-    pure function text_of_array(array) result(text)
+    pure recursive function text_of_array(array) result(text)
         character(kind=c_char), intent(in) :: array(*)
-        character(len=:), allocatable :: text
-        integer :: i, length
-        length = 0
-        do while (array(length + 1) /= c_null_char)
-            length = length + 1
-        end do
-        allocate (character(len=length) :: text)
-        do i = 1, length
+        character(len=length_of_array(array)) :: text
+        integer :: i
+        do i = 1, len(text)
             text(i:i) = array(i)
         end do
     end function
 
+    pure recursive function length_of_array(array) result(length)
+        character(kind=c_char), intent(in) :: array(*)
+        integer :: length
+        length = 0
+        do while (array(length + 1) /= c_null_char)
+            length = length + 1
+        end do
+    end function
+
     ! "" for a null pointer.
-    function text_of_pointer(pointer) result(text)
+    recursive function text_of_pointer(pointer) result(text)
         type(c_ptr), intent(in) :: pointer
-        character(len=:), allocatable :: text
+        character(len=length_at_pointer(pointer)) :: text
         character(kind=c_char), pointer :: array(:)
-        interface
-            ! size_t strlen(const char *s);
-            pure function strlen(s) result(length) bind(c)
-                import :: c_ptr, c_size_t
-                type(c_ptr), value :: s
-                integer(c_size_t) :: length
-            end function
-        end interface
-        if (c_associated(pointer)) then
-            call c_f_pointer(pointer, array, [strlen(pointer) + 1])
-            text = text_of_array(array)
-        else
-            text = ''
-        end if
+        if (.not. c_associated(pointer)) return
+        call c_f_pointer(pointer, array, [len(text) + 1])
+        text = text_of_array(array)
+    end function
+
+    pure recursive function length_at_pointer(pointer) result(length)
+        type(c_ptr), intent(in) :: pointer
+        integer :: length
+        length = 0
+        if (c_associated(pointer)) length = int(strlen(pointer))
     end function
 
     ! A text, with its blanks, as C takes it.
-    pure function demos_to_c(text) result(array)
+    pure recursive function demos_to_c(text) result(array)
         character(len=*), intent(in) :: text
         character(kind=c_char) :: array(len(text) + 1)
         integer :: i
@@ -84,7 +97,7 @@ contains
     end function
 
     ! What demos_fail() is in C, which Fortran cannot call: writes status and text, and returns the status.
-    function demos_report(error, status, text) result(reported)
+    recursive function demos_report(error, status, text) result(reported)
         type(demos_error), intent(inout) :: error
         integer(c_int32_t), intent(in) :: status
         character(len=*), intent(in) :: text   ! without trailing blanks
