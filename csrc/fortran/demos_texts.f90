@@ -1,8 +1,8 @@
 ! demos_texts.f90: texts, unsigned numbers and errors between C and Fortran.
 !
 ! Old codes want -fno-automatic, by which local variables keep their values but for those of recursive procedures. So
-! what is pure, or called by several threads of a model at a time, is recursive; and no result is an allocatable text, of
-! which gfortran then forgets the length.
+! what is pure, or called by several threads of a model at a time, is recursive; and no result is an allocatable text,
+! of which gfortran then forgets the length.
 module demos_texts
     use, intrinsic :: iso_fortran_env, only: error_unit
     use demos_types

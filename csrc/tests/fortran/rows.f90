@@ -72,7 +72,8 @@ contains
         end if
         if (status /= DEMOS_OK) return
         associate (json => demos_to_c('{"name": "'//demos_to_text(name)//'", "parameters": [{"name": "a",'// &
-                ' "lower": 0.5, "upper": 20.0}], "observables": [{"name": "x", "lower": 0.0}, {"name": "y", "lower": 0.0}]}'))
+                ' "lower": 0.5, "upper": 20.0}],'// &
+                ' "observables": [{"name": "x", "lower": 0.0}, {"name": "y", "lower": 0.0}]}'))
             spec(:size(json)) = json
         end associate
         model = demos_model(size=int(c_sizeof(model), c_int32_t), flags=DEMOS_THREAD_SAFE, spec=c_loc(spec), &
