@@ -10,8 +10,8 @@
  * hold them together; demos_hpc/native.py reads this very file through cffi. So it uses no preprocessor beyond what
  * stands at its two ends, and array sizes are plain numbers.
  *
- * C11 and C++17; no MPI. All integers on the wire are little-endian. Every function may be called by any thread; those of
- * part 9 by one at a time.
+ * C11 and C++17; no MPI. All integers on the wire are little-endian. Every function may be called by any thread; those
+ * of part 9 by one at a time.
  */
 #ifndef DEMOS_H
 #define DEMOS_H
@@ -401,7 +401,8 @@ int32_t demos_serve(const demos_model *model, const char *spec, demos_error *err
  * n rows of d observables, p parameters, m points, q outputs; all arrays are C-contiguous doubles of the caller,
  * which are written to before the call returns. `params` NULL means the server's own parameters
  * (demos_client_set_params()). Points outside of the parameters' bounds have log-density -inf and gradient 0. Calls
- * wait for their answer, at most until demos_client_timeout(). One thread at a time uses the clients of a process.
+ * wait for their answer, at most until demos_client_timeout(). One thread at a time uses the clients of a process, and
+ * none of its forks.
  * Statuses are those of the server (DEMOS_MODEL_FAILED, DEMOS_NOT_OFFERED, DEMOS_BUSY, ...), DEMOS_INVALID_INPUT,
  * DEMOS_DEADLINE, DEMOS_SERVER_LOST.
  */

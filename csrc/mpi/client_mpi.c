@@ -1,6 +1,8 @@
 /* Clients that are ranks of one MPI launch. */
+#define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client.h"
 #include "demos_mpi.h"
@@ -42,7 +44,7 @@ static void enter(void) {
              "demos-hpc: %s has ended in the middle, without demos_disconnect(); the launch ends for all ranks\n",
              launch.name);
     demos_guard(said, NULL, abort_launch);
-    channel = (demos_channel){.link = launch.link};
+    channel = (demos_channel){.link = launch.link, .owner = (int32_t)getpid()};
     place = WITHIN;
 }
 

@@ -301,10 +301,14 @@ void demos_launch_open(demos_launch *launch, const char *role, const char *group
                            " more. With Slurm, try srun --mpi=pmi2 or --mpi=pmix, or mpiexec inside the allocation");
     }
     if (launch->rank == 0) {
-        demos_launch_abort(launch,
-                           "this program is rank 0, where the dispatcher has to be: mpiexec -n 1 demos-hpc serve"
-                           " --spec my_model.json : -n 4 ./my_model : -n 1 ANALYSIS; or start it by demos-hpc"
-                           " worker --exec");
+        demos_launch_abort(
+            launch, strcmp(role, "client") == 0
+                        ? "this program calls a model, and has no connection to one: demos-hpc ticket NAME -- PROGRAM,"
+                          " or a launch whose first rank is the dispatcher: mpiexec -n 1 demos-hpc serve --spec"
+                          " my_model.json : -n 4 ./my_model : -n 1 PROGRAM"
+                        : "this program is rank 0, where the dispatcher has to be: mpiexec -n 1 demos-hpc serve"
+                          " --spec my_model.json : -n 4 ./my_model : -n 1 ANALYSIS; or start it by demos-hpc"
+                          " worker --exec");
     }
     int32_t status = demos_bell_open(&launch->bell, &error);
     if (status == DEMOS_OK) {

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client_state.h"
 #include "error.h"
@@ -171,7 +172,7 @@ void demos_disconnect(demos_client *client) {
     if (client == NULL) {
         return;
     }
-    if (--client->channel->n_clients == 0) {
+    if (--client->channel->n_clients == 0 && client->channel->owner == (int32_t)getpid()) {
         client->end(client->channel);
     }
     free_client(client);
@@ -211,6 +212,7 @@ int32_t demos_connect(const char *model, demos_client **client, demos_error *err
             return status;
         }
         channel->link = link;
+        channel->owner = (int32_t)getpid();
         handed_over = channel;
     }
     return demos_client_open(handed_over, model, end_handed_over, client, error);

@@ -1,8 +1,10 @@
 /* Sends a request, in parts where it is large, and puts the rows of its answer in their place as they come. */
+#define _POSIX_C_SOURCE 200809L
 #include "request.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "json.h"
@@ -207,6 +209,11 @@ static uint64_t measure_answer(const demos_request *request) {
 int32_t demos_ask(demos_channel *channel, const demos_request *request, demos_reply *reply, demos_error *error) {
     demos_error own = {0};
     error = error == NULL ? &own : error;
+    if (channel->owner != (int32_t)getpid()) {
+        return demos_fail(
+            error, DEMOS_INVALID_INPUT,
+            "this connection belongs to the process that made it, not to its forks: connect once in each");
+    }
     if (channel->lost.status != DEMOS_OK) {
         return demos_fail(error, channel->lost.status, "%s", channel->lost.message);
     }

@@ -9,6 +9,7 @@ typedef struct demos_channel {
     demos_link *link;
     uint64_t last_id;
     int32_t n_clients;
+    int32_t owner; /* the process that has it: forks would take one another's answers */
     uint64_t most_bytes; /* of all answers that were asked for */
     demos_error lost;    /* why nothing will come over it any more; of status DEMOS_OK while it stands */
 } demos_channel;

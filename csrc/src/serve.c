@@ -1,6 +1,8 @@
 /* A program of its own as a worker, through the door: over the connection that it was handed. */
 #define _POSIX_C_SOURCE 200809L
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include "guard.h"
@@ -26,6 +28,9 @@ int32_t demos_serve(const demos_model *model, const char *spec, demos_error *err
         status = demos_stream_open(ticket.fd, &link, error);
     }
     if (status == DEMOS_OK) {
+        if (ticket.leash > 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL); /* a code that does not return would stay for ever */
+        }
         demos_guard("demos-hpc: the code of the model has called exit(): this worker is lost\n", NULL, NULL);
         const demos_duty duty = {.name = ticket.name,
                                  .spec = spec == NULL ? file : spec,

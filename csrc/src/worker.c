@@ -206,8 +206,9 @@ static int32_t prepare(worker *w, const demos_model *model, demos_error *error) 
     if (status == DEMOS_OK) {
         status = demos_config_open(&w->config, w->duty->spec == NULL ? "{}" : w->duty->spec, error);
     }
-    if (status == DEMOS_OK) {
-        status = demos_config_complete(&w->config, &w->model, error);
+    if (status == DEMOS_OK && (status = demos_config_complete(&w->config, &w->model, error)) != DEMOS_OK &&
+        w->duty->spec == NULL) {
+        demos_prefix(error, "no file was given that describes the model (--spec FILE.json, or DEMOS_SPEC)");
     }
     if (status == DEMOS_OK) {
         w->model.flags = w->config.flags;

@@ -3,6 +3,7 @@
 #define DEMOS_TESTS_PLAYED_CLIENT_H
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include "client.h"
 #include "played.h"
@@ -141,7 +142,7 @@ static inline demos_client *begin(void) {
     demos_link *ends[2];
     open_links(ends);
     server = ends[0];
-    channel = (demos_channel){.link = ends[1]};
+    channel = (demos_channel){.link = ends[1], .owner = (int32_t)getpid()};
     n_ended = 0;
     call c = {.text = "played"};
     start(&c, connect_client);

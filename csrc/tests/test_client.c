@@ -1,6 +1,8 @@
 /* A client, with a dispatcher played by the test: what it asks, and what it makes of answers and all else. */
 #include <math.h>
 
+#include <sys/wait.h>
+
 #include "played_client.h"
 
 /* ---- Connecting ------------------------------------------------------------------------------------------------- */
@@ -302,6 +304,24 @@ static void check_lost(void) {
     }
 }
 
+/* A fork would take answers that its parent waits for. */
+static void check_forks(void) {
+    demos_client *client = begin();
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        demos_error error = {0};
+        double value;
+        int32_t status = demos_client_log_density(client, 1, (double[]){0, 0}, NULL, 0, &value, &error);
+        demos_disconnect(client);
+        _exit(status == DEMOS_INVALID_INPUT && strstr(error.message, "not to its forks") != NULL ? 0 : 1);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK_EQUAL(status, 0);
+    end(client);
+}
+
 int main(void) {
     check_connecting();
     check_small();
@@ -309,5 +329,6 @@ int main(void) {
     check_failures_of_requests();
     check_deadline();
     check_lost();
+    check_forks();
     return check_failures != 0;
 }

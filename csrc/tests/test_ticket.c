@@ -183,7 +183,7 @@ static void check_calling(void) {
     expect_end(child, link);
 }
 
-/* ---- Leashes: a ticket is for one process, which says how it ended, and ends with whoever started it -------------- */
+/* ---- Leashes: a ticket is for one process, which says how it ended, and ends with whoever started it ------------- */
 
 /* Starts a program with a leash, whose other end is ours; without the byte that a process claims the ticket by where
  * another has taken that. */
