@@ -107,6 +107,8 @@ class Config:
     threads: int = 1
     #: libdemos, by which models in C are called; by default the one of this installation.
     library: str = ""
+    #: A shell script with a site's settings, that batch jobs include; by default in the home, or in /etc/demos-hpc.
+    site: str = ""
     #: A directory where ranks leave a mark before MPI_Init, so that one that never comes can be named.
     run_dir: str = ""
 

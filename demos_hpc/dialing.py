@@ -128,6 +128,14 @@ def dial_any(
     if role == "worker":  # which works for the server that it was told, and not for others of the same model
         endpoints = [endpoint for endpoint in endpoints if endpoint.name == name and endpoint.state != "draining"]
         endpoints = [endpoint for endpoint in endpoints if family in ("", endpoint.family)]
+    now = time.time()
+    if ending := [endpoint.name for endpoint in endpoints if endpoint.is_ending(now) and role != "operator"]:
+        endpoints = [endpoint for endpoint in endpoints if not endpoint.is_ending(now)]
+        if not endpoints:
+            raise ServerLost(
+                f"the time of the job of server {ending[0]!r} is nearly over, and nobody is let in any more: start"
+                " another by `demos-hpc submit serve`; one that was submitted with --requeue comes again by itself"
+            )
     problem: DemosError | None = None
     for n_others, endpoint in zip(reversed(range(len(endpoints))), endpoints, strict=True):
         left = deadline - time.monotonic()

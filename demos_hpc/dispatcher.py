@@ -213,7 +213,7 @@ class Dispatcher:
             elif not peer.has_offered and not peer.is_guest:
                 self.catalog.note_failure(ModelFailed(f"{link.name} was lost before it said what it serves"))
                 self.catalog.answer_all()
-            event: Event = WorkerLost(peer.number)
+            event: Event = WorkerLost(peer.number, has_left=has_said_so)
         else:
             self.n_clients -= peer.role == "client"
             event = ClientLost(peer.number)

@@ -7,7 +7,7 @@ import math
 import os
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,8 @@ MAX_PORT = 65535
 #: Larger counts do not survive other readers of JSON; later times, after the year 9999, are no dates.
 MAX_COUNT, MAX_SECONDS = 1 << 53, 253402300800.0
 LONGEST_NAME = 64
+#: Seconds before the end of its job from which a server is not joined any more.
+LAST_SECONDS = 60.0
 #: What the text of some members looks like, as a pattern and in words.
 FORMS = {
     "id": (re.compile(r"[0-9a-f]{32}"), "has 32 hexadecimal digits"),
@@ -81,6 +83,8 @@ class Endpoint(FromJson):
         What a worker that joins loads by default.
     family
         What all runs of this server under one supervisor have in common, 32 hexadecimal digits; "" without one.
+    ends
+        When its job's time is over, Unix seconds; 0 where nobody knows.
     """
 
     id: str
@@ -105,6 +109,7 @@ class Endpoint(FromJson):
     load: float
     model_path: str
     family: str
+    ends: float = 0.0
 
     def __post_init__(self) -> None:
         for name, kind in _find_kinds().items():
@@ -118,6 +123,10 @@ class Endpoint(FromJson):
     def answers_to(self, name: str) -> bool:
         """Whether this is the server's name, or the name or UUID of one of its models."""
         return name == self.name or any(name in (model["name"], model["uuid"]) for model in self.models)
+
+    def is_ending(self, now: float) -> bool:
+        """Whether its job's time is nearly over, so that nobody should begin anything there."""
+        return 0 < self.ends < now + LAST_SECONDS
 
     def shares_host(self, boot: str) -> bool:
         """Whether a process whose `find_boot` gives ``boot`` can reach the Unix socket."""
@@ -204,6 +213,12 @@ def find_boot() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/net')}"
     except OSError:
         return ""
+
+
+def find_end(environment: Mapping[str, str] = os.environ) -> float:
+    """When the time of the job that this process is in is over, Unix seconds; 0 where nobody has said so."""
+    text = environment.get("SLURM_JOB_END_TIME", "")
+    return float(text) if text.isdigit() else 0.0
 
 
 def find_binding(endpoint: Endpoint, *, is_unix: bool) -> str:

@@ -22,7 +22,10 @@ class WorkerJoined(NamedTuple):
 
 
 class WorkerLost(NamedTuple):
+    """A worker is gone; one that ``has_left`` has said so, and what it had has done it no harm."""
+
     worker: int
+    has_left: bool = False
 
 
 class ClientJoined(NamedTuple):

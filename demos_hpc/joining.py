@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from types import FrameType
 
 from .config import Config
 from .dialing import ENTRY, Dialed, dial_any
@@ -19,12 +24,20 @@ _LOG = Logger("worker")
 
 
 def join(
-    name: str, config: Config, *, model: str = "", label: str = "", family: str = "", transport: str = "auto"
+    name: str,
+    config: Config,
+    *,
+    model: str = "",
+    label: str = "",
+    family: str = "",
+    transport: str = "auto",
+    wait: float = 0.0,
 ) -> None:
     """Works for the server ``name`` until it ends; ``model`` is what to load where that is not what the server says.
     ``family`` tells the server from others of its name; ``transport`` is as of `demos_hpc.connect`.
 
-    A server that is lost is looked for again for a minute.
+    A server that is lost is looked for again for a minute, and one that is not there yet for ``wait`` seconds. SIGTERM
+    lets the worker leave after the chunk that it computes; a second one ends it at once.
 
     Raises
     ------
@@ -51,7 +64,7 @@ def join(
         return loaded
 
     options = {"family": family, "label": label, "transport": transport}
-    dialed = dial_any(name, registry, config, "worker", seconds=ENTRY, **options)
+    dialed = find_again(name, registry, config, wait, **options)
     while True:
         admission = dialed.admission
         if not model and not admission.model_path:
@@ -67,7 +80,8 @@ def join(
             if failure is not None:
                 dialed.port.flush(LONGEST_PAUSE)
                 raise failure
-            worker.serve()
+            with _leaving(worker):
+                worker.serve()
             return
         except ServerLost as error:
             warn(f"{error}; looking for it")
@@ -76,9 +90,27 @@ def join(
         dialed = find_again(name, registry, config, **options)
 
 
-def find_again(name: str, registry: Registry, config: Config, **options: str) -> Dialed:
-    """The server, once somebody has started it again; raises `ServerLost` where nobody has for a minute."""
-    end, pause = time.monotonic() + PATIENCE, FIRST_PAUSE
+@contextlib.contextmanager
+def _leaving(worker: Worker) -> Iterator[None]:
+    """Signals that let the worker leave, inside."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def take(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        worker.leave()
+
+    before = signal.signal(signal.SIGTERM, take)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def find_again(name: str, registry: Registry, config: Config, within: float | None = None, /, **options: str) -> Dialed:
+    """The server, once somebody has started it; `ServerLost` where nobody has ``within`` so many seconds, or 60."""
+    end, pause = time.monotonic() + (PATIENCE if within is None else within), FIRST_PAUSE
     while True:
         try:
             return dial_any(name, registry, config, "worker", seconds=ENTRY, **options)

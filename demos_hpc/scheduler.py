@@ -249,7 +249,7 @@ class Scheduler:
             chunk.worker = None
         # Only the first chunk was being computed; the second is innocent.
         for nth, chunk in enumerate(worker.chunks):
-            chunk.deaths += nth == 0
+            chunk.deaths += nth == 0 and not event.has_left
             self._retry(pool, chunk, actions)
         self._fill(pool, (), now, actions)
 

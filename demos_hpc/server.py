@@ -22,7 +22,7 @@ from .certificates import make_certificate
 from .config import Config
 from .dispatcher import Dispatcher
 from .door import Door, House
-from .endpoint import HIGHEST_LOAD, Endpoint, find_binding, find_boot, is_loopback
+from .endpoint import HIGHEST_LOAD, Endpoint, find_binding, find_boot, find_end, is_loopback
 from .errors import InvalidInput, LaunchError
 from .exposition import SUFFIX, write_exposition
 from .identity import Key, find_user, make_key_file, read_keys
@@ -133,6 +133,7 @@ class Server:
             load=0.0,
             model_path=model_path,
             family=family,
+            ends=find_end(),
         )
         self._registry.publish(self._endpoint)  # whoever cannot be found had better not start
         self._presence = Presence(self._registry)

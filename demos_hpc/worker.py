@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 #: Longest time given to an answer to leave before the next chunk is begun, seconds.
 LONGEST_FLUSH = 0.02
+#: Seconds for the last answer, and a goodbye, to leave.
+LONGEST_FAREWELL = 5.0
 _LOG = Logger("worker")
 # The arithmetic of enumerations takes its time.
 _RESIDENT, _BLOCK_MAJOR, _WRT_X = int(Flag.RESIDENT), int(Flag.BLOCK_MAJOR), int(Flag.WRT_X)
@@ -68,6 +70,7 @@ class Worker:
         self._config = config or Config()
         self._chunks: deque[Frame] = deque()
         self._is_over = False
+        self._is_leaving = False
         self._ascent = ascent
         self._beat_seconds = beat_seconds
         self._next_beat = 0.0 if beat_seconds < math.inf else math.inf
@@ -85,16 +88,23 @@ class Worker:
         self._link.send(pack(Kind.HELLO, [to_json(offer.to_dict())]))
 
     def serve(self) -> None:
-        """Serves until the dispatcher says that it is over."""
+        """Serves until the dispatcher says that it is over, or somebody that this worker is to `leave`."""
         try:
             with np.errstate(all="ignore"):  # nan and infinities are answers, returned and counted
-                while not self._is_over:
+                while not self._is_over and not self._is_leaving:
                     if not self.step() and not self._is_over:
                         if self._opened is not None:
                             self._opened.trim(time.monotonic())
                         self._port.wait(LONGEST_WAIT)
+            if self._is_leaving:
+                self._link.send(pack(Kind.GOODBYE))
+                self._port.flush(LONGEST_FAREWELL)
         finally:
             self.close()
+
+    def leave(self) -> None:
+        """Lets `serve` end after the chunk that is being computed; others get what else is here."""
+        self._is_leaving = True
 
     def close(self) -> None:
         """Lets go of the data that it has, if any."""

@@ -34,7 +34,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "served", "relay", "arguments", "differences", "future", "desk",
         "adapters", "hdf5_format", "datasets", "hdf5", "tables", "library", "direct_data", "segments",
         "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics",
-        "cache", "exposition",
+        "cache", "exposition", "slurm_plan", "cluster",
         "answers", "columns", "row_files", "result_files", "writing",
     ),
     "4 transport": (
@@ -42,7 +42,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "transport.inflow", "transport.compression", "transport.patience", "transport.tuning", "transport.tcp",
         "transport.pair", "transport.shared", "transport.joined", "peers", "refusals", "stalls", "calls",
         "catalog", "chronicle", "accounts", "recall", "intake", "door", "upgrade", "scribe", "presence",
-        "native",
+        "native", "slurm",
     ),
     "5 worker and client": (
         "dialing", "spool", "stock", "worker", "connection", "remote_data", "resident_data", "operating",
@@ -52,7 +52,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "6 dispatcher": ("dispatcher", "reception", "joining", "handover"),
     "7 what they are used for": (
-        "calling", "local", "server", "supervisor", "programs", "subject", "checks", "density_checks",
+        "calling", "local", "server", "supervisor", "crew", "programs", "subject", "checks", "density_checks",
         "sampler_checks", "testing", "models", "models.detector", "models.earth", "models.oscillation",
         "models.event_rates", "models.neutrino", "models.data",
         "demo", "plots",
@@ -61,7 +61,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output",
         "cli.quantities", "cli.interruption",
         "cli.rates", "cli.dashboard", "cli.arrays", "cli.group", "cli.operators", "cli.watching", "cli.servers",
-        "cli.launches", "cli.choice", "cli.brackets", "cli.datasets", "cli.examination", "cli.compiling",
+        "cli.launches", "cli.jobs", "cli.batch", "cli.scaling",
+        "cli.choice", "cli.brackets", "cli.datasets", "cli.examination", "cli.compiling",
         "cli.figures", "cli.results",
         "cli.operations", "cli.exports", "cli.data", "cli", "cli.rank",
         "__main__",

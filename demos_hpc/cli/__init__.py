@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from . import compiling, data, examination, figures, launches, operations, operators, servers, watching
+from . import batch, compiling, data, examination, figures, launches, operations, operators, scaling, servers, watching
 from .group import Commands
 
 __all__ = ["app", "main"]
@@ -21,8 +21,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (launches, servers, operators, watching, operations, data, examination, compiling, figures):
-    module.register(app)
+for family in (
+    launches,
+    servers,
+    operators,
+    watching,
+    operations,
+    data,
+    examination,
+    compiling,
+    figures,
+    batch,
+    scaling,
+):
+    family.register(app)
 
 
 @app.callback()

@@ -47,13 +47,18 @@ def show_error(error: DemosError) -> None:
 class WithScript(TyperCommand):
     """A command whose last arguments are a script and what belongs to the script, options included."""
 
+    #: Which argument the script is.
+    nth = 2
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         flags = {name for p in self.get_params(ctx) if getattr(p, "is_flag", False) for name in p.opts}
-        return super().parse_args(ctx, mark_script(args, flags | {"-h", "--help"}))
+        return super().parse_args(ctx, mark_script(args, flags | {"-h", "--help"}, self.nth))
 
 
-def mark_script(words: list[str], flags: set[str]) -> list[str]:
+def mark_script(words: list[str], flags: set[str], wanted: int = 2) -> list[str]:
     """Puts ``--`` before the second word that is neither option nor an option's value; ``flags`` take no value.
+
+    With ``wanted`` it is another than the second.
 
     >>> mark_script(["model", "--workers", "3", "fit.py", "--workers", "9"], set())
     ['model', '--workers', '3', '--', 'fit.py', '--workers', '9']
@@ -67,7 +72,7 @@ def mark_script(words: list[str], flags: set[str]) -> list[str]:
             nth += 1 if word in flags or "=" in word else 2
             continue
         n_arguments += 1
-        if n_arguments == 2:
+        if n_arguments == wanted:
             return [*words[:nth], "--", *words[nth:]]
         nth += 1
     return words

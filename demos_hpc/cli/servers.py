@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..config import Config
+from ..crew import Crew
 from ..dialing import TRANSPORTS
 from ..endpoint import check_name
 from ..errors import InvalidInput
@@ -72,9 +75,17 @@ def worker(
     program: Executable = "",
     spec: Description = "",
     transport: Transport = "auto",
+    workers: Annotated[
+        int, typer.Option("--workers", "-w", min=1, metavar="N", help="So many, started again when they die.")
+    ] = 1,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0.0, metavar="S", help="Seconds for the server to appear.")
+    ] = 0.0,
     arguments: Arguments = None,
 ) -> None:
     """Work for a server, from anywhere: compute with its model until it ends.
+
+    SIGTERM lets a worker finish what it computes, and leave.
 
     With --exec a program in C, C++ or Fortran does, which is started with a connection to the server.
 
@@ -86,10 +97,16 @@ def worker(
     if given is not None and model:
         raise InvalidInput(f"--model {model} is loaded by Python, and --exec {program} is a program: give one of them")
     config = Config.load()
+    if workers > 1:
+        words = ["--join", server, "--transport", transport, "--wait", str(wait)]
+        for name, value in (("--model", model), ("--family", family), ("--exec", program), ("--spec", spec)):
+            words += [name, value] if value else []
+        after = ["--", *arguments] if arguments else []
+        raise typer.Exit(Crew(workers, words, after, label or f"{socket.gethostname()}.{os.getpid()}").run())
     open_log(config, "worker", label.partition("#")[0])
     if given is not None:
         raise typer.Exit(work(server, config, given, label=label, family=family, transport=transport))
-    join(server, config, model=model, label=label, family=family, transport=transport)
+    join(server, config, model=model, label=label, family=family, transport=transport, wait=wait)
 
 
 def ticket(

@@ -12,6 +12,7 @@ install_packages() {
     for pair in "${wanted[@]}"; do
         type "${pair#*:}" > /dev/null 2>&1 || missing+=("${pair%:*}")
     done
+    /usr/bin/python3 -c 'import ensurepip' 2> /dev/null || missing+=(python3-venv)
     [ ${#missing[@]} = 0 ] && return
     apt-get -qq update
     # Their services are ours to start.

@@ -1,0 +1,83 @@
+"""What commands that hand jobs to Slurm have in common: their options, and the handing in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import slurm
+from ..cluster import check_wishes
+from ..config import Config
+from ..errors import InvalidInput
+from ..slurm_plan import Job, Site, format_script
+from .output import print_json
+
+#: Where a site's settings are, unless DEMOS_SITE says otherwise.
+SITES = ("~/.demos-hpc/site.sh", "/etc/demos-hpc/site.sh")
+
+Partition = Annotated[
+    str, typer.Option("--partition", "-p", metavar="NAME", help="Of Slurm's; its default if left out.")
+]
+Account = Annotated[str, typer.Option("--account", "-A", metavar="NAME", help="Who pays.")]
+Qos = Annotated[str, typer.Option("--qos", metavar="NAME", help="Slurm's quality of service.")]
+Time = Annotated[str, typer.Option("--time", "-t", metavar="T", help="Minutes, HH:MM:SS or D-HH:MM:SS.")]
+Extra = Annotated[
+    list[str] | None, typer.Option("--extra", metavar="--OPTION=VALUE", help="Any other option of sbatch; repeatable.")
+]
+Workers = Annotated[int, typer.Option("--workers", "-w", min=1, metavar="N", help="Of the model, on all nodes.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Of each worker.")]
+Memory = Annotated[str, typer.Option("--mem-per-worker", metavar="SIZE", help="500M, 2G; else what the model says.")]
+Gpus = Annotated[int | None, typer.Option("--gpus", min=0, metavar="N", help="On each node; else what the model says.")]
+Image = Annotated[str, typer.Option("--image", metavar="FILE.sif", help="An Apptainer image to run in.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the batch script, and submit nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once Slurm has the job.")]
+Ranks = Annotated[int, typer.Option("--ranks", "-n", min=1, metavar="M", help="Of the analysis.")]
+
+
+def find_site() -> Site:
+    """The site's settings, this installation's programs, and a directory for logs."""
+    told = Config.load().site
+    files = [told] if told else [path for path in map(os.path.expanduser, SITES) if Path(path).is_file()]
+    if told and not Path(told).is_file():
+        raise InvalidInput(f"there is no file {told} (DEMOS_SITE) with the settings of this site")
+    return Site(files[0] if files else "", str(Path(sys.executable).parent), str(find_log_directory()))
+
+
+def find_log_directory() -> Path:
+    return Path.home() / ".demos-hpc" / "jobs"
+
+
+def find_log(job: Job, id_: str) -> Path:
+    return Path(job.site.logs) / f"{id_}.log"
+
+
+def find_image(image: str) -> str:
+    if image and not Path(image).is_file():
+        raise InvalidInput(f"there is no image {image} (from {Path.cwd()})")
+    return str(Path(image).resolve()) if image else ""
+
+
+def check_script(script: str) -> None:
+    if not Path(script).is_file():
+        raise InvalidInput(f"there is no script {script!r} (from {Path.cwd()})")
+
+
+def hand_in(job: Job, *, dry_run: bool, as_json: bool, server: str = "") -> str:
+    """Submits a job, or shows it; returns its id."""
+    text = format_script(job)
+    if dry_run:
+        typer.echo(text, nl=False)
+        return ""
+    check_wishes(job.wishes, slurm.list_partitions())
+    Path(job.site.logs).mkdir(mode=0o700, parents=True, exist_ok=True)
+    id_ = slurm.submit(text)
+    if as_json:
+        print_json({"job": id_, "server": server, "log": str(find_log(job, id_))})
+    else:
+        typer.echo(f"job {id_}: submitted; it writes to {find_log(job, id_)}", err=True)
+    return id_

@@ -1,0 +1,131 @@
+"""What a cluster has, and what waits and runs there, as Slurm's commands tell it; and whether a job fits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .errors import InvalidInput
+from .slurm_plan import Wishes, read_minutes
+
+# ---- what a cluster can give ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Nodes alike of one partition, as sinfo tells: ``minutes`` is its limit (0: none), ``gpus`` those of a node."""
+
+    name: str
+    nodes: int
+    cpus: int
+    memory_mb: int
+    gpus: int = 0
+    minutes: int = 0
+    is_default: bool = False
+    is_up: bool = True
+
+
+def read_partitions(text: str) -> list[Partition]:
+    """What ``sinfo -h -o '%P|%a|%l|%D|%c|%m|%G'`` said."""
+    found = []
+    for line in text.splitlines():
+        name, state, limit, nodes, cpus, memory, features = line.strip().split("|")
+        counts = [int(n) for n in re.findall(r"gpu(?::[^:,()]+)?:(\d+)", features)]
+        found.append(
+            Partition(
+                name.rstrip("*"),
+                int(nodes),
+                int(cpus.rstrip("+")),
+                int(memory.rstrip("+")),
+                sum(counts),
+                0 if limit in ("infinite", "n/a") else read_minutes(limit),
+                is_default=name.endswith("*"),
+                is_up=state == "up",
+            )
+        )
+    return found
+
+
+def check_wishes(wishes: Wishes, partitions: Sequence[Partition]) -> None:
+    """`InvalidInput` where no partition that was named, or the default one, could ever run such a job.
+
+    Slurm would leave many of these in its queue for ever.
+    """
+    known = list(dict.fromkeys(p.name for p in partitions))
+    names = wishes.partition.split(",") if wishes.partition else [p.name for p in partitions if p.is_default][:1]
+    if missing := [name for name in names if name not in known]:
+        raise InvalidInput(f"there is no partition {missing[0]!r} here; there are {', '.join(known) or 'none'}")
+    problems = []
+    for name in names:
+        kinds = [p for p in partitions if p.name == name]
+        problem = _find_problem(wishes, kinds)
+        if not problem:
+            return
+        problems.append(f"partition {name!r} {problem}")
+    if problems:
+        fitting = [n for n in known if not _find_problem(wishes, [p for p in partitions if p.name == n])]
+        hint = f"--partition {fitting[0]} could" if fitting else "no partition here could; ask for less"
+        raise InvalidInput(f"this job cannot run: {'; '.join(problems)}. {hint[0].upper()}{hint[1:]}")
+
+
+def _find_problem(wishes: Wishes, kinds: Sequence[Partition]) -> str:
+    """Why nodes of these kinds, of one partition, cannot run it; "" where they can."""
+    if not all(p.is_up for p in kinds):
+        return "is down"
+    limit = max((p.minutes for p in kinds if p.minutes), default=0)
+    if limit and wishes.minutes > limit and all(p.minutes for p in kinds):
+        return f"ends jobs after {limit} minutes, and {wishes.minutes} are wanted (--time)"
+    for what, wanted, given, option in (
+        ("CPUs", wishes.cpus, [p.cpus for p in kinds], "workers or threads on a node"),
+        ("MB of memory", wishes.memory_mb, [p.memory_mb for p in kinds], "--mem-per-worker"),
+        ("GPUs", wishes.gpus, [p.gpus for p in kinds], "--gpus"),
+    ):
+        if wanted > max(given, default=0):
+            return f"has nodes of {max(given, default=0)} {what}, and {wanted} are wanted on one ({option})"
+    able = [p for p in kinds if p.cpus >= wishes.cpus and p.memory_mb >= wishes.memory_mb and p.gpus >= wishes.gpus]
+    if sum(p.nodes for p in able) < wishes.nodes:
+        return f"has {sum(p.nodes for p in able)} nodes that fit, and {wishes.nodes} are wanted (--nodes)"
+    return ""
+
+
+# ---- jobs that there are -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job, or an element of an array, as squeue tells."""
+
+    id: str
+    name: str
+    user: str
+    state: str
+    reason: str
+    comment: str = ""
+
+    @property
+    def image(self) -> str:
+        return self.comment.removeprefix("image=") if self.comment.startswith("image=") else ""
+
+
+#: What `read_queue` wants to hear of squeue, an element of an array in a line of its own.
+QUEUE_FORMAT = "%i|%u|%T|%r|%j|%k"
+
+
+def read_queue(text: str) -> list[Queued]:
+    """What ``squeue -h -r -o QUEUE_FORMAT`` said."""
+    found = []
+    for line in text.splitlines():
+        id_, user, state, reason, name, comment = line.strip().split("|", 5)
+        found.append(Queued(id_, name, user, state, reason, "" if comment == "(null)" else comment))
+    return found
+
+
+def choose_victims(jobs: Iterable[Queued], count: int) -> list[str]:
+    """The ids of those ``count`` jobs that are missed least: what waits first, then the youngest."""
+
+    def order(job: Queued) -> tuple[bool, int, int]:
+        number, _, element = job.id.partition("_")
+        return job.state != "PENDING", -int(number), -int(element or 0)
+
+    return [job.id for job in sorted(jobs, key=order)[:count]]
