@@ -145,6 +145,7 @@ def accompany(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(AFTER_INTERRUPT)
             end(child)
+            told.code = child.returncode
             raise
 
 
@@ -165,6 +166,13 @@ class Signaled(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+        #: With what the child has ended then.
+        self.code: int | None = None
+
+    @property
+    def status(self) -> int:
+        """The child's exit status if it has one, as one that takes the signal has; else 128 + n."""
+        return 128 + self.number if self.code is None or self.code < 0 else self.code
 
 
 @contextlib.contextmanager

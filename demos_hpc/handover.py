@@ -5,10 +5,10 @@ line. Frames travel on it as behind the door (csrc/WIRE.md), none of them compre
 
     {"fd": 5, "end": 7, "role": "worker", "name": "worker 3", "server": "decay", "heartbeat": 5.0}
 
-``role`` is "worker" or "client"; ``heartbeat`` are the seconds between two BEATs, 0 for none. ``end`` is a socket in which
-one byte lies: the one process that takes it has the connection. A worker writes one byte there before it leaves: E where
-END has come, L where the connection was lost; where we die, it finds its other end closed, and ends. `SPEC`
-names the file that describes its model. Where the door speaks TLS, we stay between (`pump`).
+``role`` is "worker" or "client"; ``heartbeat`` are the seconds between two BEATs, 0 for none. ``end`` is a socket in
+which one byte lies: the one process that takes it has the connection. A worker writes one byte there before it leaves: E
+where END has come, L where the connection was lost; where we die, it finds its other end closed, and ends. `SPEC` names
+the file that describes its model. Where the door speaks TLS, we stay between (`pump`).
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def work(
             if handed.is_server_gone(code):
                 warn(f"the connection to server {admission.name!r} was lost; looking for it")
             elif code or not handed.is_over():
-                raise ModelCrashed(_describe_end(program, who, code, is_over=handed.word == _OVER))
+                raise ModelCrashed(_describe_end(program, who, code, handed))
             else:
                 return 0
         dialed = find_again(name, registry, config, **options)
@@ -170,7 +170,7 @@ def call(name: str, config: Config, program: Program, *, transport: str = "auto"
         try:
             code = handed.run()
         except Signaled as told:
-            return 128 + told.number
+            return told.status
     return code if code >= 0 else 128 - code
 
 
@@ -198,6 +198,8 @@ class _Handed:
         self._said.send(_CLAIM)
         #: The last that the program has said.
         self.word = b""
+        #: Whether it has taken the connection.
+        self.was_taken = True
         ticket = {"fd": self._given.fileno(), "end": self._end.fileno(), **ticket}
         self._environment = {**os.environ, TICKET: json.dumps(ticket)}
         if spec:
@@ -215,6 +217,8 @@ class _Handed:
                 self._pump.end(LAST_WORDS)
             with contextlib.suppress(BlockingIOError):
                 self.word = self._said.recv(1)
+            with contextlib.suppress(BlockingIOError):
+                self.was_taken = not self._end.recv(1, socket.MSG_DONTWAIT)
 
     def _begin(self) -> None:
         """The program has what it needs."""
@@ -262,12 +266,16 @@ def _handed_over(dialed: Dialed, program: Program, role: str, name: str, heartbe
         handed.close()
 
 
-def _describe_end(program: Program, who: str, code: int, *, is_over: bool) -> str:
+def _describe_end(program: Program, who: str, code: int, handed: _Handed) -> str:
     subject = f"program {program.path!r} ({who})"
     if code < 0:
         number = -code
         name = signal.Signals(number).name if number in set(signal.Signals) else "?"
         meaning = _MEANINGS.get(signal.Signals(number), "") if name != "?" else ""
         return f"{subject} was ended by signal {number} ({name})" + (f": {meaning}" if meaning else "")
-    when = ", after the service was over" if is_over else ", though the service goes on"
+    if not handed.was_taken:
+        return (
+            f"{subject} ended with exit status {code}, and never asked for its connection: does it call demos_serve()?"
+        )
+    when = ", after the service was over" if handed.word == _OVER else ", though the service goes on"
     return f"{subject} ended with exit status {code}: it has called exit() or STOP, or main() has returned{when}"

@@ -17,6 +17,7 @@ from .dialing import TRANSPORTS
 from .dispatcher import Dispatcher
 from .errors import DemosError, InvalidInput, LaunchError
 from .fingerprint import describe_arithmetic
+from .handover import read_description
 from .journal import open_log
 from .launch import Launch
 from .messages import Kind, Operation
@@ -130,14 +131,24 @@ def _describe_solitude(config: Config) -> str:
     )
 
 
-def serve(model: str, config: Config, description: str = "") -> None:
+def refuse(why: str, config: Config) -> NoReturn:
+    """Ends the launch that this rank was to be a part of: were it to leave by itself, the others would wait for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Launch("server", "server", config).abort(why, 2)
+
+
+def serve(model: str, config: Config, spec: str = "") -> None:
     """Serves ``model`` as one rank of a launch: rank 0 dispatches, the others compute.
 
-    With ``description`` instead, the text of a file, this is rank 0, and the others are a program.
+    With ``spec`` instead, the file that describes a program's model, this is rank 0, and the others are the program.
 
     Ctrl-C, which all ranks get, is for the analysis: it writes what it has, and the launch ends with it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        description = read_description(spec) if spec else ""
+    except DemosError as error:
+        refuse(str(error), config)
     launch = Launch("server", "server", config, description)
     if description and launch.rank:
         launch.abort(

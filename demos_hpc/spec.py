@@ -9,6 +9,7 @@ import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from functools import cached_property
 from numbers import Real
 from typing import Any
@@ -144,6 +145,7 @@ class ModelSpec:
     operations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_types()
         kinds: dict[str, Any] = {
             "parameters": Parameter,
             "observables": Observable,
@@ -152,9 +154,7 @@ class ModelSpec:
         }
         for name, kind in kinds.items():
             # Plain dicts come from JSON, and a name alone from those who have nothing else to say.
-            columns = tuple(
-                c if isinstance(c, kind) else kind(c) if isinstance(c, str) else kind(**c) for c in getattr(self, name)
-            )
+            columns = tuple(_make_column(kind, column) for column in getattr(self, name))
             object.__setattr__(self, name, columns)
             names = [c.name for c in columns]
             if len(set(names)) != len(names):
@@ -172,6 +172,24 @@ class ModelSpec:
         except ValueError:
             raise InvalidInput(f"model {self.name!r}: uuid {self.uuid!r} is not a UUID") from None
         object.__setattr__(self, "uuid", str(own))
+
+    def _check_types(self) -> None:
+        """What a file says may be anything."""
+        for name in ("name", "version", "uuid", "description", "license", "citation"):
+            self._check_type(name, str, "a text")
+        for name in ("row_independent", "params_per_row", "reproducible"):
+            self._check_type(name, bool, "true or false")
+        for name in ("parameters", "observables", "outputs", "datasets", "authors", "operations"):
+            self._check_type(name, (list, tuple), "a list")
+        for name in ("resources", "notes"):
+            self._check_type(name, Mapping, "an object of names and values")
+        if type(self.block_rows) is not int:
+            raise InvalidInput(f"model {self.name!r}: block_rows is {self.block_rows!r}; it is a whole number")
+
+    def _check_type(self, name: str, kind: Any, words: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, kind):
+            raise InvalidInput(f"model {self.name!r}: {name} is {value!r}; it is {words}")
 
     @cached_property
     def n_params(self) -> int:
@@ -291,6 +309,21 @@ class ModelSpec:
 
     def with_operations(self, operations: Sequence[str]) -> ModelSpec:
         return replace(self, operations=tuple(operations))
+
+
+def _make_column(kind: Any, given: Any) -> Any:
+    if isinstance(given, kind):
+        return given
+    if isinstance(given, str):
+        return kind(given)
+    what, known = kind.__name__.lower(), [f.name for f in fields(kind)]
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        raise InvalidInput(f'{what} {given!r}: it is a name, or an object with a name, {{"name": "mu", ...}}')
+    for name in given:
+        if name not in known:
+            hint = "".join(f"; did you mean {close!r}?" for close in get_close_matches(str(name), known, 1))
+            raise InvalidInput(f"{what} {given['name']!r}: unknown entry {name!r}{hint or f'; it has {known}'}")
+    return kind(**given)
 
 
 def make_name(text: str) -> str:

@@ -124,6 +124,7 @@ class Supervisor:
         self._dialed: Dialed | None = None
         self._operator: Connection | None = None
         self._is_told = False
+        self._signals = 0
         self._failures = 0
         self._next_look = 0.0
 
@@ -154,6 +155,7 @@ class Supervisor:
 
     def _take_signal(self, number: int, frame: FrameType | None) -> None:
         self._is_told = True
+        self._signals += 1
 
     # ---- the dispatcher -------------------------------------------------------------------------------------
 
@@ -299,13 +301,28 @@ class Supervisor:
     def _end(self) -> None:
         """Lets everybody finish what they do, and ends those who do not."""
         self._is_told = True
-        self._ask(Operation.STOP)
+        signals = self._signals
+        answer = self._ask(Operation.STOP)
+        if answer is not None and answer["requests"]:
+            how_many = "1 request" if answer["requests"] == 1 else f"{answer['requests']} requests"
+            warn(f"server {self._name!r} ends after {how_many} under way; told again, by Ctrl-C, it ends at once")
         deadline = time.monotonic() + (self._config.stop_seconds if self._operator else 0.0) + LEAVING
         if self._operator is None:  # nobody else tells them
             for child in (self._dispatcher, *self._workers):
                 child.kill(signal.SIGTERM)
+        deadline = self._await_dispatcher(deadline, signals)
         self._dispatcher.end(deadline)
         self._hang_up()
         for worker in self._workers:
             worker.end(min(deadline, time.monotonic() + LEAVING))
         sys.stdout.flush()
+
+    def _await_dispatcher(self, deadline: float, signals: int) -> float:
+        """Until it has ended, or somebody tells us once more to end; returns until when anybody may take."""
+        process = self._dispatcher.process
+        while process is not None and process.poll() is None and time.monotonic() < deadline:
+            if self._signals > signals:
+                self._ask(Operation.STOP, {"now": True})
+                return min(deadline, time.monotonic() + LEAVING)
+            time.sleep(GLANCE)
+        return deadline

@@ -45,6 +45,7 @@ ticket = json.loads(os.environ["DEMOS_TICKET"])
 with open(__file__ + ".tickets", "a") as file:
     print(json.dumps([os.getpid(), ticket, os.environ.get("DEMOS_SPEC"), sys.argv[1:]]), file=file)
 link = socket.socket(fileno=ticket["fd"])
+assert os.read(ticket["end"], 1)
 
 def send(packed):
     for view in lay_out(packed):

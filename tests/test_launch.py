@@ -375,6 +375,26 @@ def test_ranks_of_a_program_are_told_of_their_model(launch: Launch, write_script
     assert "density" in done.out
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--spec", "nowhere.json"], "model file 'nowhere.json' does not exist"),
+        (["--spec", "half.json"], "half.json cannot be read"),
+        (["--exec", "/bin/true"], "--exec /bin/true is for a server of its own; in a launch the program has ranks"),
+    ],
+)
+def test_what_is_wrong_with_a_program_ends_the_launch(
+    words: list[str], message: str, launch: Launch, write_script: Write, tmp_path: Path
+) -> None:
+    """Were rank 0 to leave before MPI begins, its launcher would let the others wait for it."""
+    (tmp_path / "half.json").write_text('{"name": ', encoding="utf-8")
+    rank = write_script(RANK, "rank.py")
+    server = Program(1, [sys.executable, "-m", "demos_hpc", "serve", *words])
+    done = launch(server, Program(1, [sys.executable, str(rank)]), analyze(write_script(CONNECT)))
+    assert done.code == 2, done.text
+    assert message in done.err
+
+
 def test_a_description_is_for_the_first_rank(launch: Launch, write_script: Write, tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     path.write_text("{}", encoding="utf-8")

@@ -374,6 +374,25 @@ def test_a_server_that_an_operator_stops_is_not_started_again(tmp_path: Path) ->
         assert "started again" not in server.log
 
 
+def test_who_is_told_twice_ends_at_once(tmp_path: Path) -> None:
+    """A worker is in the middle of something that takes for ever."""
+    (tmp_path / "stuck.py").write_text(
+        "import signal\nfrom demos_hpc.testing import Gaussian\n\n\nclass Stuck(Gaussian):\n"
+        "    def log_density(self, x, params):\n        signal.pause()\n",
+        encoding="utf-8",
+    )
+    with serving(f"{tmp_path}/stuck.py:Stuck", tmp_path, workers=1) as server:
+        with server.connect() as model, server.operate() as operator:
+            answer = model.submit.log_density(np.zeros((1, 1)), np.array([0.0, 1.0]))
+            wait_until(lambda: operator.look()["queue"]["length"], SOON, "the request is there")
+            server.process.send_signal(signal.SIGINT)
+            wait_until(lambda: "ends after 1 request under way" in server.log, ENDING, "what is under way is told")
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(ENDING) == 0
+            with pytest.raises(ServerLost):
+                answer.result()
+
+
 def test_a_server_whose_supervisor_is_killed_ends(tmp_path: Path) -> None:
     server = ServerApart(GAUSSIAN, tmp_path, workers=1)
     try:

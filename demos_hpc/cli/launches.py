@@ -11,7 +11,6 @@ import typer
 
 from ..config import Config
 from ..errors import InvalidInput
-from ..handover import read_description
 from ..mpiexec import CHOICES, find_launcher, tolerate_faults
 from ..starter import describe, make_programs, make_run_directory, start
 from ..threads import VARIABLES, limit_threads
@@ -188,6 +187,15 @@ def serve(
     if program:
         from .servers import read_program, supervise
 
+        if (find_rank_and_size() or (0, 1))[1] > 1:
+            from ..programs import refuse
+
+            refuse(
+                f"--exec {program} is for a server of its own; in a launch the program has ranks of its own: mpiexec"
+                f" -n 1 demos-hpc serve --spec {spec or 'FILE.json'} : -n 4 {program} : -n 1 python -m demos_hpc"
+                " analysis.py",
+                Config.load(),
+            )
         supervise("", workers or 2, name, threads, read_program(program, spec, words))
     elif len(words) > 1:
         raise InvalidInput(f"{' '.join(words)}: serve takes one MODEL; what a program is given stands behind --exec")
@@ -202,15 +210,15 @@ def serve(
     elif not spec and not model:
         raise InvalidInput("serve takes a MODEL, or a program by --exec; `demos-hpc serve --help` tells more")
     elif is_rank:
-        serve_rank(model, threads, read_description(spec) if spec else "")
+        serve_rank(model, threads, spec)
     else:
         from .servers import supervise
 
         supervise(model, workers or 2, name, threads)
 
 
-def serve_rank(model: str, threads: int | None, description: str) -> None:
-    """One rank of a launch; with a description, the one that hands out work to ranks of a program."""
+def serve_rank(model: str, threads: int | None, spec: str) -> None:
+    """One rank of a launch; with the description of a program, the one that hands out work to its ranks."""
     wanted = limit_threads(os.environ) if threads is None else limit_threads({}, threads)
     is_read = any(os.environ.get(name) != wanted[name] for name in VARIABLES if name in wanted)
     os.environ.update(wanted)
@@ -218,4 +226,4 @@ def serve_rank(model: str, threads: int | None, description: str) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     from ..programs import serve
 
-    serve(model, Config.load(), description)
+    serve(model, Config.load(), spec)
