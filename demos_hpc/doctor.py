@@ -120,7 +120,8 @@ def check_libdemos(config: Config) -> Diagnosis:
         return Diagnosis("libdemos", Outcome.SKIPPED, "none (for compiled models)", f"if wanted: {error}")
     built = f", built by {', '.join(installation.compilers)}" if installation.compilers else ""
     major, minor = divmod(library.demos_abi_version(), 1 << 16)
-    return Diagnosis("libdemos", Outcome.OK, f"{installation.library}, demos.h {major}.{minor}{built}")
+    ranks = "with libdemos_mpi" if installation.mpi else "no libdemos_mpi (`demos-hpc config --mpi --libs` says why)"
+    return Diagnosis("libdemos", Outcome.OK, f"{installation.library}, demos.h {major}.{minor}{built}, {ranks}")
 
 
 def check_compilers(environment: Mapping[str, str]) -> Iterator[Diagnosis]:

@@ -6,9 +6,9 @@ line. Frames travel on it as behind the door (csrc/WIRE.md), none of them compre
     {"fd": 5, "end": 7, "role": "worker", "name": "worker 3", "server": "decay", "heartbeat": 5.0}
 
 ``role`` is "worker" or "client"; ``heartbeat`` are the seconds between two BEATs, 0 for none. ``end`` is a socket in
-which one byte lies: the one process that takes it has the connection. A worker writes one byte there before it leaves: E
-where END has come, L where the connection was lost; where we die, it finds its other end closed, and ends. `SPEC` names
-the file that describes its model. Where the door speaks TLS, we stay between (`pump`).
+which one byte lies: the one process that takes it has the connection. A worker writes one byte there before it
+leaves: E where END has come, L where the connection was lost; where we die, it finds its other end closed, and ends.
+`SPEC` names the file that describes its model. Where the door speaks TLS, we stay between (`pump`).
 """
 
 from __future__ import annotations

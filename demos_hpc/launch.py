@@ -211,7 +211,7 @@ def _check_roles(hellos: Sequence[Hello]) -> None:
     if n_servers < 2:
         raise LaunchError(
             "the server has one rank and needs two at least, a dispatcher and a worker: mpiexec -n 2 demos-hpc serve"
-            " MODEL, or with --spec ranks of the program, mpiexec -n 1 demos-hpc serve --spec FILE.json : -n 4 ./program"
+            " MODEL, or with --spec ranks of the program, mpiexec -n 1 demos-hpc serve --spec FILE.json : -n 4 PROGRAM"
         )
     if n_servers == len(hellos):
         raise LaunchError(

@@ -381,16 +381,19 @@ def test_who_is_told_twice_ends_at_once(tmp_path: Path) -> None:
         "    def log_density(self, x, params):\n        signal.pause()\n",
         encoding="utf-8",
     )
-    with serving(f"{tmp_path}/stuck.py:Stuck", tmp_path, workers=1) as server:
-        with server.connect() as model, server.operate() as operator:
-            answer = model.submit.log_density(np.zeros((1, 1)), np.array([0.0, 1.0]))
-            wait_until(lambda: operator.look()["queue"]["length"], SOON, "the request is there")
-            server.process.send_signal(signal.SIGINT)
-            wait_until(lambda: "ends after 1 request under way" in server.log, ENDING, "what is under way is told")
-            server.process.send_signal(signal.SIGINT)
-            assert server.process.wait(ENDING) == 0
-            with pytest.raises(ServerLost):
-                answer.result()
+    with (
+        serving(f"{tmp_path}/stuck.py:Stuck", tmp_path, workers=1) as server,
+        server.connect() as model,
+        server.operate() as operator,
+    ):
+        answer = model.submit.log_density(np.zeros((1, 1)), np.array([0.0, 1.0]))
+        wait_until(lambda: operator.look()["queue"]["length"], SOON, "the request is there")
+        server.process.send_signal(signal.SIGINT)
+        wait_until(lambda: "ends after 1 request under way" in server.log, ENDING, "what is under way is told")
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(ENDING) == 0
+        with pytest.raises(ServerLost):
+            answer.result()
 
 
 def test_a_server_whose_supervisor_is_killed_ends(tmp_path: Path) -> None:
