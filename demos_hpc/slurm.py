@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .cluster import QUEUE_FORMAT, Partition, Queued, read_partitions, read_queue
@@ -34,19 +34,27 @@ REMEDIES = (
     ),
     ("munge", "munged does not run on this machine, or its key is not that of the cluster: `munge -n | unmunge`"),
 )
+#: What can be done about a job that has ended before its time, by its state.
+ENDS = {
+    "CANCELLED": "somebody has cancelled it; submit it again where that was not meant",
+    "TIMEOUT": "its time was over; give it more by --time",
+    "OUT_OF_MEMORY": "it took more memory than it had; give it more by --mem-per-worker",
+    "NODE_FAIL": "its node was lost; with --requeue it begins again by itself",
+    "PREEMPTED": "it had to make room for others; with --requeue it begins again by itself",
+}
 
 
-def run(command: Sequence[str], text: str = "") -> str:
+def run(command: Sequence[str], text: str = "", *, seconds: float = PATIENCE) -> str:
     """What one of Slurm's commands says; `LaunchError` with all of its words where it fails."""
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=seconds, check=False)
     except FileNotFoundError:
         raise LaunchError(
             f"there is no {command[0]} on the PATH: this is no machine of a Slurm cluster, or its module is not"
             " loaded. Without Slurm, serve by `demos-hpc serve MODEL --workers 2`"
         ) from None
     except subprocess.TimeoutExpired:
-        raise LaunchError(f"{command[0]} has said nothing for {PATIENCE:g} s: try `scontrol ping`") from None
+        raise LaunchError(f"{command[0]} has said nothing for {seconds:g} s: try `scontrol ping`") from None
     except OSError as error:
         raise LaunchError(f"{command[0]} cannot be run: {error.strerror or error}") from None
     if done.returncode:
@@ -80,6 +88,11 @@ def list_partitions() -> list[Partition]:
 def list_jobs(name: str) -> list[Queued]:
     """The jobs of this name that wait or run, whoever's they are; elements of arrays each by itself."""
     return read_queue(run(["squeue", "-h", "-r", f"--name={name}", "-o", QUEUE_FORMAT]))
+
+
+def list_living(users: Iterable[str], *, seconds: float) -> set[str]:
+    """The numbers of these users' jobs that wait or run."""
+    return set(run(["squeue", "-h", f"--user={','.join(sorted(users))}", "-o", "%A"], seconds=seconds).split())
 
 
 def find_job(id_: str) -> Queued | None:

@@ -10,6 +10,7 @@ import shlex
 from dataclasses import dataclass, field
 
 from .errors import InvalidInput
+from .threads import limit_threads
 
 #: Begins the names of our jobs; no server's name has a colon.
 PREFIX = "demos:"
@@ -177,7 +178,7 @@ def format_script(job: Job) -> str:
     named = {"partition": wishes.partition, "account": wishes.account, "qos": wishes.qos}
     options += [f"--{name}={value}" for name, value in named.items() if value]
     options += wishes.extra
-    head = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), "set -euo pipefail"]
+    head = ["#!/bin/bash", *(f"#SBATCH {shlex.quote(option)}" for option in options), "set -euo pipefail"]
     site = [f". {shlex.quote(job.site.settings)}"] if job.site.settings else []
     site += [f"export PATH={shlex.quote(job.site.programs)}:$PATH"] if job.site.programs else []
     return "\n".join([*head, *site, *body, ""])
@@ -192,8 +193,11 @@ def _contain(image: str) -> str:
     return f"demos-hpc image run {shlex.quote(image)} -- " if image else ""
 
 
-def _threads(threads: int) -> str:
-    return f" --threads {threads}" if threads > 1 else ""
+def _limit(threads: int) -> list[str]:
+    """What numerical libraries read, and a model in C that shares rows among threads."""
+    if threads == 1:
+        return []
+    return ["export " + " ".join(f"{name}={value}" for name, value in limit_threads({}, threads).items())]
 
 
 #: For everybody: no server is joined that is about to end, and steps take what the job has.
@@ -217,6 +221,7 @@ def _serve(job: Serving) -> tuple[list[str], list[str]]:
     body = [
         f"export DEMOS_HOST=${{SITE_HOST:-$(hostname)}} DEMOS_STOP_SECONDS={FINISHING}",
         f"{_END}; export SLURM_JOB_END_TIME",
+        *_limit(job.threads),
     ]
     first, *others = job.workers
     if others:
@@ -229,7 +234,7 @@ def _serve(job: Serving) -> tuple[list[str], list[str]]:
             "done",
         ]
     body += [
-        f"{inside}demos-hpc serve {model} --name {name} --workers {first}{_threads(job.threads)} &",
+        f"{inside}demos-hpc serve {model} --name {name} --workers {first} &",
         "server=$! status=0",
         "trap 'kill \"$server\"' TERM",
         "trap 'kill \"$server\"; warned=yes' USR1 # the time is nearly over",
@@ -252,7 +257,7 @@ def _join(job: Joining) -> tuple[list[str], list[str]]:
     ]
     many = f" --workers {job.workers}" if job.workers > 1 else ""
     words = f'demos-hpc worker --join {shlex.quote(job.server)}{many} --label "slurm.$SLURM_JOB_ID" --wait {OPENING}'
-    return options, [f"exec {_contain(job.image)}{words}"]
+    return options, [*_limit(job.threads), f"exec {_contain(job.image)}{words}"]
 
 
 def _analyze(job: Analyzing) -> tuple[list[str], list[str]]:
@@ -264,7 +269,7 @@ def _analyze(job: Analyzing) -> tuple[list[str], list[str]]:
         _log(job.site, "%j.log"),
     ]
     words = shlex.join(["python", job.script, *job.arguments])
-    return options, [f"srun --mpi=${{SITE_MPI:-pmi2}} {words}" if job.ranks > 1 else f"exec {words}"]
+    return options, [f'srun --mpi="${{SITE_MPI:-pmi2}}" {words}' if job.ranks > 1 else f"exec {words}"]
 
 
 def _run(job: Together) -> tuple[list[str], list[str]]:
@@ -275,8 +280,8 @@ def _run(job: Together) -> tuple[list[str], list[str]]:
         _log(job.site, "%j.log"),
     ]
     first, *others = job.models
-    words = ["demos-hpc", "run", first, *(word for model in others for word in ("--model", model))]
+    words = [first, *(word for model in others for word in ("--model", model))]
     words += [word for n in job.workers for word in ("--workers", str(n))]
     words += [word for image in job.images for word in ("--image", image)]
     words += ["--ranks", str(job.ranks), job.script, *job.arguments]
-    return options, [f"exec {shlex.join(words)}"]
+    return options, [f'exec demos-hpc run --launcher "${{SITE_LAUNCHER:-auto}}" {shlex.join(words)}']

@@ -16,10 +16,11 @@ from typing import Any
 
 from .config import Config
 from .endpoint import HIGHEST_LOAD, STATES, Endpoint, find_boot, is_loopback, is_stale
-from .errors import AccessRefused, DeadlineExceeded, DemosError, InvalidInput, RegistryError, ServerLost
+from .errors import AccessRefused, DeadlineExceeded, DemosError, InvalidInput, LaunchError, RegistryError, ServerLost
 from .metrics import FORMAT
 from .operating import PATIENCE, Operator
 from .registry import Registry
+from .slurm import list_living
 
 #: Seconds that each door is given.
 GLANCE = 2.0
@@ -75,7 +76,24 @@ def survey(endpoints: Sequence[Endpoint], config: Config, *, seconds: float = GL
         thread.join(max(0.0, end - time.monotonic()))
     late = DeadlineExceeded("it could not be asked in time")
     now = time.time()
-    return [found.get(nth) or _judge(endpoint, late, now) for nth, endpoint in enumerate(endpoints)]
+    return _bury([found.get(nth) or _judge(endpoint, late, now) for nth, endpoint in enumerate(endpoints)])
+
+
+def _bury(sightings: list[Sighting]) -> list[Sighting]:
+    """The same, with those for dead who do not answer and whose job is over, as Slurm says where there is one."""
+    lost = [s for s in sightings if not s.is_living and not s.may_sweep and s.state != NOT_OURS and s.endpoint.job]
+    if not lost:
+        return sightings
+    try:
+        living = list_living({s.endpoint.user for s in lost}, seconds=PATIENCE)
+    except LaunchError:  # this is no machine of the cluster
+        return sightings
+    return [
+        replace(s, state=DEAD, why=f"its job {s.endpoint.job} is over", may_sweep=True)
+        if s in lost and s.endpoint.job not in living
+        else s
+        for s in sightings
+    ]
 
 
 def look(endpoint: Endpoint, config: Config, *, seconds: float = GLANCE) -> Sighting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -213,7 +214,10 @@ def wait_for_door(id_: str, name: str, registry: Registry, config: Config, log: 
                     ended = "is gone" if job is None else f"ended as {job.state} ({job.reason})"
                     text = slurm.read_end(log)
                     said = f"; the end of {log}:\n{text}" if text else f"; {log} is empty"
-                    raise LaunchError(f"job {id_} {ended} before its server answered{said}")
+                    remedy = slurm.ENDS.get(job.state, "") if job else ""
+                    raise LaunchError(
+                        f"job {id_} {ended} before its server answered{f': {remedy}' if remedy else ''}{said}"
+                    )
                 why = f" ({job.reason})" if job.state == "PENDING" else ", its door is not open yet"
                 status.update(f"job {id_}: {job.state.lower()}{why} … Ctrl-C leaves it there, `scancel {id_}` ends it")
                 next_look = time.monotonic() + GLANCE
@@ -221,6 +225,21 @@ def wait_for_door(id_: str, name: str, registry: Registry, config: Config, log: 
 
 
 # ---- submit analyse ------------------------------------------------------------------------------------------------
+
+
+def wait_for_end(id_: str, log: Path) -> int:
+    """Shows what a job has written once it has ended; returns its exit status."""
+    with Console(stderr=True).status(f"job {id_} …") as status:
+        while (job := slurm.find_job(id_)) is not None and job.state in slurm.LIVING:
+            status.update(f"job {id_}: {job.state.lower()}{f' ({job.reason})' if job.state == 'PENDING' else ''} …")
+            time.sleep(GLANCE)
+    with contextlib.suppress(OSError):
+        typer.echo(log.read_text(encoding="utf-8", errors="replace"), nl=False)
+    if job is None or job.state == "COMPLETED":
+        return 0
+    code, _, number = slurm.show_job(id_).get("ExitCode", "1:0").partition(":")
+    typer.echo(f"demos-hpc: job {id_} ended as {job.state} ({job.reason})", err=True)
+    return int(code) or 128 * (number != "0") + int(number or 0) or 1
 
 
 def submit_analysis(
@@ -250,7 +269,9 @@ def submit_analysis(
         account=account,
         qos=qos,
         memory_mb=read_megabytes(memory) if memory else 0,
-        extra=(*(extra or ()), *(("--wait",) if wait else ())),
+        extra=tuple(extra or ()),
     )
     job = Analyzing(str(Path(script).resolve()), tuple(arguments or ()), wishes, ranks, find_site())
-    hand_in(job, dry_run=dry_run, as_json=as_json)
+    id_ = hand_in(job, dry_run=dry_run, as_json=as_json)
+    if wait and not dry_run:
+        raise typer.Exit(wait_for_end(id_, find_log(job, id_)))

@@ -36,7 +36,8 @@ stop_munge() {
 
 make_network() {
     ip link show "$bridge" > /dev/null 2>&1 || ip link add "$bridge" type bridge
-    ip address show dev "$bridge" | grep -q "$network.1/24" || ip address add "$network.1/24" dev "$bridge"
+    # Not by a pipe into grep -q, which breaks it before all is said.
+    [[ $(ip address show dev "$bridge") == *"$network.1/24"* ]] || ip address add "$network.1/24" dev "$bridge"
     ip link set "$bridge" up
     local number=10 node
     for node in "${nodes[@]}"; do
@@ -148,6 +149,7 @@ write_environment() {
     cat > "$place/environment" << END
 export SLURM_CONF=$place/slurm/slurm.conf
 export DEMOS_TESTBED=$place
+export DEMOS_SITE=$place/site.sh
 export UCX_POSIX_USE_PROC_LINK=n
 END
 }

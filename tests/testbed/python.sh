@@ -14,4 +14,27 @@ install_python() {
     cp -r "$checkout/demos_hpc/." "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/demos_hpc/"
     chmod -R go+rX "$venv"
     mkdir -p "$place/registry" && chmod 1777 "$place/registry"
+    write_site
+}
+
+# What an operator would write, and who may call whose models.
+write_site() {
+    cat > "$place/site.sh" << END
+# shellcheck shell=bash
+export PATH=$place/venv/bin:\$PATH
+export DEMOS_REGISTRY=$place/registry
+export DEMOS_ACCESS_FILE=$place/access.toml
+# The nodes have one kernel, and are told to behave as if they had not.
+export UCX_TLS=tcp,self UCX_NET_DEVICES=eth0
+SITE_LAUNCHER=mpich # Slurm 22.05's pmi2 loses words of MPICH 5 every now and then
+END
+    cat > "$place/access.toml" << END
+[[rule]]
+users = ["${users[0]}", "${users[1]}"]
+allow = ["read"]
+
+[[rule]]
+users = ["${users[0]}"]
+allow = ["write", "operate"]
+END
 }
