@@ -109,6 +109,10 @@ class Config:
     library: str = ""
     #: A shell script with a site's settings, that batch jobs include; by default in the home, or in /etc/demos-hpc.
     site: str = ""
+    #: What the site lets images do, a TOML file (`image_policy`); without one, its defaults.
+    image_policy: str = ""
+    #: ``sha256:…`` of the image that this process runs in, which `demos-hpc image run` sets; empty outside of images.
+    image_digest: str = ""
     #: A directory where ranks leave a mark before MPI_Init, so that one that never comes can be named.
     run_dir: str = ""
 

@@ -24,10 +24,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "watchdog", "children", "pump", "mpiexec", "identity", "munge", "budgets", "access", "audit", "certificates",
         "descriptors", "shared_files", "logs", "journal", "selection", "runs", "progress", "elements",
         "sources", "chunk_cache", "reference", "host",
+        "definition", "sif", "image_policy", "image_run", "software",
     ),
     "2 wire and model": (
         "wire", "blocks", "spec", "model_paths", "glue", "installation", "scaffold", "model", "cost", "quadrature",
-        "starter",
+        "starter", "image_labels",
     ),
     "3 brain": (
         "queues", "pool", "deadlines", "scheduler", "placement", "plan", "data_plan", "resident_plan",
@@ -58,12 +59,12 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "demo", "plots",
     ),
     "8 command line": (
-        "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "cli.output",
+        "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "containers", "cli.output",
         "cli.quantities", "cli.interruption",
         "cli.rates", "cli.dashboard", "cli.arrays", "cli.group", "cli.operators", "cli.watching", "cli.servers",
         "cli.launches", "cli.jobs", "cli.batch", "cli.scaling",
         "cli.choice", "cli.brackets", "cli.datasets", "cli.examination", "cli.compiling",
-        "cli.figures", "cli.results",
+        "cli.figures", "cli.results", "cli.images",
         "cli.operations", "cli.exports", "cli.data", "cli", "cli.rank",
         "__main__",
     ),
@@ -74,7 +75,7 @@ ORDER = [module for floor in FLOORS.values() for module in floor]
 #: Packages that one module each may import, if any does.
 HOMES: dict[str, str | None] = {
     "mpi4py": "transport.mpi", "h5py": "hdf5_format", "hdf5plugin": "hdf5_format", "cffi": "native",
-    "spython": None, "cryptography": "certificates",
+    "spython": "containers", "cryptography": "certificates",
     "zstandard": "transport.compression", "prometheus_client": "exposition",
 }  # fmt: skip
 

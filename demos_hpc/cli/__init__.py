@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from . import batch, compiling, data, examination, figures, launches, operations, operators, scaling, servers, watching
+from . import (
+    batch,
+    compiling,
+    data,
+    examination,
+    figures,
+    images,
+    launches,
+    operations,
+    operators,
+    scaling,
+    servers,
+    watching,
+)
 from .group import Commands
 
 __all__ = ["app", "main"]
@@ -31,6 +44,7 @@ for family in (
     examination,
     compiling,
     figures,
+    images,
     batch,
     scaling,
 ):
