@@ -101,23 +101,18 @@ class Queued:
     user: str
     state: str
     reason: str
-    comment: str = ""
-
-    @property
-    def image(self) -> str:
-        return self.comment.removeprefix("image=") if self.comment.startswith("image=") else ""
 
 
 #: What `read_queue` wants to hear of squeue, an element of an array in a line of its own.
-QUEUE_FORMAT = "%i|%u|%T|%r|%j|%k"
+QUEUE_FORMAT = "%i|%u|%T|%r|%j"
 
 
 def read_queue(text: str) -> list[Queued]:
     """What ``squeue -h -r -o QUEUE_FORMAT`` said."""
     found = []
     for line in text.splitlines():
-        id_, user, state, reason, name, comment = line.strip().split("|", 5)
-        found.append(Queued(id_, name, user, state, reason, "" if comment == "(null)" else comment))
+        id_, user, state, reason, name = line.strip().split("|", 4)
+        found.append(Queued(id_, name, user, state, reason))
     return found
 
 

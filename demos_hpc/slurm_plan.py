@@ -15,6 +15,8 @@ from .threads import limit_threads
 #: Begins the names of our jobs; no server's name has a colon.
 PREFIX = "demos:"
 WORKERS = ":workers"
+#: Begins what workers of jobs of their own are called.
+LABEL = "slurm:"
 #: Seconds before the time limit at which a server is told to finish, and those that it then has for what runs.
 LEAD, FINISHING = 60, 35
 #: Seconds that workers wait for the server of their own job to open its door.
@@ -74,6 +76,8 @@ class Serving:
     image: str = ""
     requeue: bool = False
     site: Site = field(default_factory=Site)
+    #: Of each worker, for those that are added later; 0 for the site's own.
+    worker_mb: int = 0
 
 
 @dataclass(frozen=True)
@@ -188,9 +192,10 @@ def _log(site: Site, name: str) -> str:
     return f"--output={site.logs}/{name}"
 
 
-def _contain(image: str) -> str:
+def _contain(image: str, gpus: int) -> str:
     """What comes before a command that is to run inside an image."""
-    return f"demos-hpc image run {shlex.quote(image)} -- " if image else ""
+    seen = "--gpus nv " if gpus else ""
+    return f"demos-hpc image run --for submit {seen}{shlex.quote(image)} -- " if image else ""
 
 
 def _limit(threads: int) -> list[str]:
@@ -198,6 +203,16 @@ def _limit(threads: int) -> list[str]:
     if threads == 1:
         return []
     return ["export " + " ".join(f"{name}={value}" for name, value in limit_threads({}, threads).items())]
+
+
+def format_notes(**notes: object) -> str:
+    """What a job keeps in its comment, for those who add workers to it."""
+    return ";".join(f"{name}={value}" for name, value in notes.items() if value)
+
+
+def read_notes(comment: str) -> dict[str, str]:
+    """The same, read again; nothing where the comment is another's."""
+    return dict(part.split("=", 1) for part in comment.split(";") if "=" in part)
 
 
 #: For everybody: no server is joined that is about to end, and steps take what the job has.
@@ -215,9 +230,9 @@ def _serve(job: Serving) -> tuple[list[str], list[str]]:
         "--open-mode=append",
         _log(job.site, "%j.log"),
         *(["--no-kill"] if wishes.nodes > 1 else []),
-        *([f"--comment=image={job.image}"] if job.image else []),
+        f"--comment={format_notes(memory=job.worker_mb, threads=job.threads, image=job.image)}",
     ]
-    inside, name, model = _contain(job.image), shlex.quote(job.name), shlex.quote(job.model)
+    inside, name, model = _contain(job.image, wishes.gpus), shlex.quote(job.name), shlex.quote(job.model)
     body = [
         f"export DEMOS_HOST=${{SITE_HOST:-$(hostname)}} DEMOS_STOP_SECONDS={FINISHING}",
         f"{_END}; export SLURM_JOB_END_TIME",
@@ -253,11 +268,10 @@ def _join(job: Joining) -> tuple[list[str], list[str]]:
         f"--cpus-per-task={job.wishes.cpus}",
         "--no-requeue",
         _log(job.site, "%A_%a.log"),
-        *([f"--comment=image={job.image}"] if job.image else []),
     ]
     many = f" --workers {job.workers}" if job.workers > 1 else ""
-    words = f'demos-hpc worker --join {shlex.quote(job.server)}{many} --label "slurm.$SLURM_JOB_ID" --wait {OPENING}'
-    return options, [*_limit(job.threads), f"exec {_contain(job.image)}{words}"]
+    words = f'demos-hpc worker --join {shlex.quote(job.server)}{many} --label "{LABEL}$SLURM_JOB_ID" --wait {OPENING}'
+    return options, [*_limit(job.threads), f"exec {_contain(job.image, job.wishes.gpus)}{words}"]
 
 
 def _analyze(job: Analyzing) -> tuple[list[str], list[str]]:

@@ -116,7 +116,7 @@ def test_what_cannot_be_is_refused_before(fake: Fake, words: list[str], why: str
 
 
 def test_a_name_in_use_is_refused(fake: Fake) -> None:
-    fake(squeue="echo '3|ada|PENDING|Priority|demos:nu_atm|(null)'")
+    fake(squeue="echo '3|ada|PENDING|Priority|demos:nu_atm'")
     result = invoke("submit", "serve", "nu_atm", "--no-wait")
     assert result.exit_code == 1
     assert "job 3 of ada is to serve as 'nu_atm' (pending)" in result.stderr
@@ -125,7 +125,7 @@ def test_a_name_in_use_is_refused(fake: Fake) -> None:
 
 @pytest.mark.parametrize(("state", "remedy"), [("CANCELLED", "submit it again"), ("TIMEOUT", "--time"), ("FAILED", "")])
 def test_a_job_that_ends_before_its_door_opens(fake: Fake, tmp_path: Path, state: str, remedy: str) -> None:
-    queue = f"case \"$*\" in *states=all*) echo '7|ada|{state}|None|demos:nu_atm|(null)' ;; esac"
+    queue = f"case \"$*\" in *states=all*) echo '7|ada|{state}|None|demos:nu_atm' ;; esac"
     fake(sbatch=f"echo 'no such model' > {tmp_path}/.demos-hpc/jobs/7.log; echo 7", squeue=queue)
     result = invoke("submit", "serve", "nu_atm")
     assert result.exit_code == 1
@@ -138,7 +138,7 @@ def test_an_analysis_exits_as_its_job(fake: Fake, tmp_path: Path) -> None:
     Path("fit.py").touch()
     fake(
         sbatch=f"cat > script; echo 'not converged' > {tmp_path}/.demos-hpc/jobs/7.log; echo 7",
-        squeue="echo '7|ada|FAILED|NonZeroExitCode|demos:analysis|(null)'",
+        squeue="echo '7|ada|FAILED|NonZeroExitCode|demos:analysis'",
         scontrol="echo 'JobId=7 JobState=FAILED ExitCode=3:0'",
     )
     result = invoke("submit", "analyse", "--wait", "fit.py", "--steps", "1 000")

@@ -19,9 +19,11 @@ from demos_hpc.slurm_plan import (
     Site,
     Together,
     Wishes,
+    format_notes,
     format_script,
     read_megabytes,
     read_minutes,
+    read_notes,
     share,
 )
 
@@ -175,11 +177,16 @@ def test_what_cannot_run_is_refused(wishes: Wishes, why: str) -> None:
 
 
 def test_a_queue_is_read() -> None:
-    text = "7_2|ada|PENDING|Priority|demos:nu:workers|image=/a.sif\n8|bob|RUNNING|None|a|b|(null)\n"
+    text = "7_2|ada|PENDING|Priority|demos:nu:workers\n8|bob|RUNNING|None|a|b\n"
     first, second = read_queue(text)
-    assert first == Queued("7_2", "demos:nu:workers", "ada", "PENDING", "Priority", "image=/a.sif")
-    assert first.image == "/a.sif"
-    assert not second.image
+    assert first == Queued("7_2", "demos:nu:workers", "ada", "PENDING", "Priority")
+    assert second.name == "a|b"
+
+
+def test_notes_come_back() -> None:
+    assert format_notes(memory=0, threads=2, image="/a=b.sif") == "threads=2;image=/a=b.sif"
+    assert read_notes("threads=2;image=/a=b.sif") == {"threads": "2", "image": "/a=b.sif"}
+    assert read_notes("(null)") == {}
 
 
 def test_who_waits_goes_first_and_then_the_youngest() -> None:

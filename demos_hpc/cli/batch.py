@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,6 +62,8 @@ from .quantities import format_number_of
 LOOK, GLANCE = 0.1, 1.0
 #: Seconds that a door is given.
 PATIENCE = 5.0
+#: The label of an image that has what its model needs, as JSON.
+RESOURCES_LABEL = "org.demos-hpc.model.resources"
 #: Where a site's settings are, unless DEMOS_SITE says otherwise.
 SITES = ("~/.demos-hpc/site.sh", "/etc/demos-hpc/site.sh")
 
@@ -98,7 +101,7 @@ def submit_server(
     qos: Qos = "",
     memory: Memory = "",
     gpus: Gpus = None,
-    threads: Threads = 1,
+    threads: Threads = 0,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What it is called; else as the model.")] = "",
     image: Image = "",
     requeue: Annotated[
@@ -107,7 +110,11 @@ def submit_server(
     script: Annotated[
         str, typer.Option("--analyse", metavar="SCRIPT", help="An analysis in the same allocation and MPI world.")
     ] = "",
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- ARGUMENTS]", help="Of that script.", show_default=False)
+    ] = None,
     ranks: Ranks = 1,
+    wait: Annotated[bool, typer.Option("--wait", help="Until that analysis has ended; exit as it does.")] = False,
     extra: Extra = None,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -125,7 +132,7 @@ def submit_server(
     resources = read_resources(model, image)
     memory_mb = read_megabytes(memory) if memory else int(resources.get("memory_mb", 0))
     gpus = int(resources.get("gpus", 0)) if gpus is None else gpus
-    threads = max(threads, int(resources.get("threads", 1)))
+    threads = threads or int(resources.get("threads", 1))
     common: dict[str, Any] = {
         "minutes": read_minutes(time_), "partition": partition, "account": account, "qos": qos, "gpus": gpus,
         "extra": tuple(extra or ()), "nodes": nodes,
@@ -135,8 +142,11 @@ def submit_server(
         check_script(script)
         wishes = Wishes(cpus=threads, memory_mb=memory_mb * -(-(workers + 1 + ranks) // nodes), **common)
         images = (find_image(image),) if image else ()
-        place = (find_absolute(model),), (workers,), str(Path(script).resolve()), ()
-        hand_in(Together(*place, wishes, ranks, images, find_site()), dry_run=dry_run, as_json=as_json)
+        place = (find_absolute(model),), (workers,), str(Path(script).resolve()), tuple(arguments or ())
+        world = Together(*place, wishes, ranks, images, find_site())
+        id_ = hand_in(world, dry_run=dry_run, as_json=as_json)
+        if wait and not dry_run:
+            raise typer.Exit(wait_for_end(id_, find_log(world, id_)))
         return
     name = name or choose_name(model, registry)
     check_name(name)
@@ -145,7 +155,7 @@ def submit_server(
     memory_node = max(shares) * memory_mb + DISPATCHER_MB if memory_mb else 0
     wishes = Wishes(cpus=cpus, memory_mb=memory_node, **common)
     path = model if image else find_absolute(model)
-    job = Serving(path, name, shares, wishes, threads, find_image(image), requeue, find_site())
+    job = Serving(path, name, shares, wishes, threads, find_image(image), requeue, find_site(), memory_mb)
     if not dry_run:
         refuse_name_in_use(name, registry, config)
     id_ = hand_in(job, dry_run=dry_run, as_json=as_json and no_wait, server=name)
@@ -166,9 +176,14 @@ def submit_server(
 
 
 def read_resources(model: str, image: str) -> dict[str, Any]:
-    """What the model says that it needs, where it can be loaded here; in an image it cannot."""
+    """What the model says that it needs, in the image's labels or as it is loaded here."""
     if image:
-        return {}
+        from .. import containers
+
+        text = containers.read_labels(Path(find_image(image))).get(RESOURCES_LABEL, "{}")
+        with contextlib.suppress(ValueError):
+            return dict(json.loads(text))
+        raise InvalidInput(f"label {RESOURCES_LABEL} of {image} is no JSON: build the image again")
     check_model(model)
     from ..model import load
 

@@ -13,6 +13,7 @@ from .. import slurm
 from ..cluster import check_wishes
 from ..config import Config
 from ..errors import InvalidInput
+from ..logs import warn
 from ..slurm_plan import Job, Site, format_script
 from .output import print_json
 
@@ -29,7 +30,9 @@ Extra = Annotated[
     list[str] | None, typer.Option("--extra", metavar="--OPTION=VALUE", help="Any other option of sbatch; repeatable.")
 ]
 Workers = Annotated[int, typer.Option("--workers", "-w", min=1, metavar="N", help="Of the model, on all nodes.")]
-Threads = Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Of each worker.")]
+Threads = Annotated[
+    int, typer.Option("--threads", min=0, metavar="N", help="Of each worker; else what the model says.")
+]
 Memory = Annotated[str, typer.Option("--mem-per-worker", metavar="SIZE", help="500M, 2G; else what the model says.")]
 Gpus = Annotated[int | None, typer.Option("--gpus", min=0, metavar="N", help="On each node; else what the model says.")]
 Image = Annotated[str, typer.Option("--image", metavar="FILE.sif", help="An Apptainer image to run in.")]
@@ -59,6 +62,14 @@ def find_log(job: Job, id_: str) -> Path:
 def find_image(image: str) -> str:
     if image and not Path(image).is_file():
         raise InvalidInput(f"there is no image {image} (from {Path.cwd()})")
+    if image:
+        from .. import containers
+        from ..image_policy import SUBMIT, read_policy
+
+        judgment = containers.examine(Path(image), read_policy(Config.load().image_policy), SUBMIT)[2]
+        for warning in judgment.warnings:
+            warn(warning)
+        judgment.enforce()
     return str(Path(image).resolve()) if image else ""
 
 
@@ -67,7 +78,7 @@ def check_script(script: str) -> None:
         raise InvalidInput(f"there is no script {script!r} (from {Path.cwd()})")
 
 
-def hand_in(job: Job, *, dry_run: bool, as_json: bool, server: str = "") -> str:
+def hand_in(job: Job, *, dry_run: bool, as_json: bool, server: str = "", is_told: bool = True) -> str:
     """Submits a job, or shows it; returns its id."""
     text = format_script(job)
     if dry_run:
@@ -78,6 +89,6 @@ def hand_in(job: Job, *, dry_run: bool, as_json: bool, server: str = "") -> str:
     id_ = slurm.submit(text)
     if as_json:
         print_json({"job": id_, "server": server, "log": str(find_log(job, id_))})
-    else:
+    elif is_told:
         typer.echo(f"job {id_}: submitted; it writes to {find_log(job, id_)}", err=True)
     return id_

@@ -77,6 +77,7 @@ ClusterName=demos
 SlurmctldHost=$(hostname)($network.1)
 SlurmUser=root
 AuthType=auth/munge
+AuthInfo=cred_expire=10
 StateSaveLocation=$place/slurm/state
 SlurmctldPidFile=$place/slurm/slurmctld.pid
 SlurmctldLogFile=$place/slurm/log/slurmctld.log
