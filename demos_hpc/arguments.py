@@ -20,7 +20,7 @@ Params = npt.ArrayLike | Mapping[str, Any] | None
 def read_rows(values: Any, name: str, width: int, spec: ModelSpec) -> FloatArray:
     """(n, width) float64, C-contiguous."""
     array = _read_float64(values, name)
-    if not spec.observables:
+    if not spec.observables and array.shape[1:] != (0,):
         raise InvalidInput(
             f"model {spec.name!r} has no observables, and takes no x; it has {', '.join(spec.operations)}"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compiling import Mold, Workshop, build
+from compiling import Mold, Workshop, build, find_tool
 from inside import Hall
 from launching import Launched, start
 
@@ -23,7 +23,8 @@ DEADLINE = 60.0
 
 @pytest.fixture(autouse=True)
 def _apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test finds the servers of whoever runs the tests."""
+    """No test finds the servers of whoever runs the tests, nor is let in by the MUNGE of this machine."""
+    monkeypatch.setenv("DEMOS_AUTHENTICATION", "key")
     if request.config.getoption("--with-mpi"):  # ranks would clear one another's directories away
         monkeypatch.setenv("DEMOS_REGISTRY", "/nonexistent/demos-registry")
     else:
@@ -42,9 +43,13 @@ def hall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    """Makes models in C: with the libdemos that is installed, or with one that is built from the sources."""
+    """Makes models in C: with the libraries that are installed, or with those that are built from the sources.
+
+    Where MPI was installed together with the package, its compiler came too late for libdemos_mpi.
+    """
+    wanted = ["libdemos.so", *["libdemos_mpi.so"] * bool(find_tool("mpicc"))]
     with pytest.MonkeyPatch.context() as patch:
-        if not (PACKAGE / "lib" / "libdemos.so").is_file() and (SOURCE / "csrc").is_dir():
+        if not all((PACKAGE / "lib" / name).is_file() for name in wanted) and (SOURCE / "csrc").is_dir():
             built = build(tmp_path_factory.mktemp("libdemos"), "-Dtests=false")
             shutil.copy(built / "built.json", built / "csrc")  # which lies beside a library that is installed
             patch.setenv("DEMOS_LIBRARY", str(built / "csrc" / "libdemos.so"))

@@ -140,7 +140,7 @@ def test_without_any_launcher(bare_python: Path) -> None:
 
 def test_insisting_on_a_kind(bare_python: Path) -> None:
     write_program(bare_python, "mpiexec", "HYDRA")
-    environment = {"PATH": f"{bare_python}:/bin"}
+    environment = {"PATH": str(bare_python)}
     assert find_launcher(environment, "mpich").kind == "mpich"
     with pytest.raises(LaunchError, match="belongs to mpich, not to openmpi"):
         find_launcher(environment, "openmpi")

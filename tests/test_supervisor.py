@@ -388,9 +388,9 @@ def test_who_is_told_twice_ends_at_once(tmp_path: Path) -> None:
     ):
         answer = model.submit.log_density(np.zeros((1, 1)), np.array([0.0, 1.0]))
         wait_until(lambda: operator.look()["queue"]["length"], SOON, "the request is there")
-        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "ends after 1 request under way" in server.log, ENDING, "what is under way is told")
-        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(ENDING) == 0
         with pytest.raises(ServerLost):
             answer.result()
