@@ -5,7 +5,8 @@ One JSON object a line, in a file of mode 0600 that is only ever appended to::
     {"when":"2026-03-01T12:00:00.250Z","who":"alice","what":"log_density","model":"neutrino","from":"10.0.0.7:40112",
      "rows":1000,"seconds":0.012500,"outcome":"ok","request":"3:17"}
 
-A refusal says ``why`` as well, which whoever was refused is not told.
+A refusal says ``why`` as well, which whoever was refused is not told. A server that runs in an image says which:
+``"image":"sha256:…"``.
 
 A file that is full becomes ``audit.jsonl.1``, that one ``.2`` and so on; the oldest goes. Several servers may write to
 one file, and a file that was moved away is left alone and a new one begun.
@@ -73,10 +74,18 @@ class Audit:
         At which a new file is begun.
     n_kept
         Old files that are kept.
+    image
+        The digest of the image that runs, which every line repeats; "" for none.
     """
 
     def __init__(
-        self, path: str | Path, warn: Callable[[str], None], *, max_bytes: int = 64 << 20, n_kept: int = 8
+        self,
+        path: str | Path,
+        warn: Callable[[str], None],
+        *,
+        max_bytes: int = 64 << 20,
+        n_kept: int = 8,
+        image: str = "",
     ) -> None:
         if max_bytes < 1 or n_kept < 1:
             raise InvalidInput(f"an audit log of {max_bytes} bytes with {n_kept} old files kept; give numbers > 0")
@@ -86,6 +95,7 @@ class Audit:
         self._warn = warn
         self._max_bytes = max_bytes
         self._n_kept = n_kept
+        self._end = f',"image":{_quote(image)}}}\n' if image else "}\n"
         self._waiting: list[str] = []
         self._n_waiting = 0
         self._flushed = -math.inf
@@ -146,7 +156,7 @@ class Audit:
             f'"seconds":{seconds if math.isfinite(seconds) else -1.0:.6f},"outcome":{_quote(outcome)},'
             f'"request":{_quote(request)}'
         )
-        return f'{line},"why":{_quote(why)}}}\n' if why else line + "}\n"
+        return f'{line},"why":{_quote(why)}{self._end}' if why else line + self._end
 
     def _write(self) -> None:
         """All that waits, in one write; what cannot be written goes on waiting."""

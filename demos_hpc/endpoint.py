@@ -43,6 +43,7 @@ FORMS = {
     "state": (re.compile("|".join(STATES)), f"is one of {', '.join(STATES)}"),
     "family": (re.compile(r"(?:[0-9a-f]{32})?"), "is empty or has 32 hexadecimal digits"),
     "tls": (re.compile(r"(?:[0-9a-f]{64})?"), "is empty or has 64 hexadecimal digits"),
+    "image": (re.compile(r"(?:sha256:[0-9a-f]{64})?"), "is empty, or sha256: and 64 hexadecimal digits"),
 }
 MODEL_MEMBERS = ("name", "uuid", "version")
 
@@ -85,6 +86,8 @@ class Endpoint(FromJson):
         What all runs of this server under one supervisor have in common, 32 hexadecimal digits; "" without one.
     ends
         When its job's time is over, Unix seconds; 0 where nobody knows.
+    image
+        Digest of the image that its dispatcher runs in, ``sha256:…``; "" where it runs in none.
     """
 
     id: str
@@ -110,6 +113,7 @@ class Endpoint(FromJson):
     model_path: str
     family: str
     ends: float = 0.0
+    image: str = ""
 
     def __post_init__(self) -> None:
         for name, kind in _find_kinds().items():

@@ -150,7 +150,8 @@ def find_flaws(signatures: Sequence[Signature], trusted: Sequence[str], architec
     ours = [s for s in signatures if s.is_known and s.fingerprint.lower() in trusted]
     if any(s.is_good and not s.is_expired for s in ours):
         return flaws
-    return [*flaws, Flaw.EXPIRED if any(s.is_expired for s in ours) else Flaw.UNTRUSTED]
+    # Whose it was, and of what, Apptainer does not say then.
+    return [*flaws, Flaw.EXPIRED if any(s.is_expired for s in signatures) else Flaw.UNTRUSTED]
 
 
 def judge(image: str, flaws: Sequence[Flaw], policy: Policy, use: str) -> Judgment:

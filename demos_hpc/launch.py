@@ -74,7 +74,7 @@ class Launch:
             self.abort(f"process {os.getpid()} on {socket.gethostname()} could not take part in the launch", 1)
 
     def _come_together(self, group: str, spec: str) -> None:
-        _check_size(self.size)
+        _check_size(self.size, self.config.image_digest)
         hello = Hello(self._role, group, socket.gethostname(), os.getpid(), find_user(), self._bell.address)
         welcome = _call_roll(self._world, hello, self.config.roll_call_timeout, spec)
         self._hellos = [Hello.from_dict(values) for values in welcome.hellos]
@@ -230,11 +230,12 @@ def _arrivals(port: Port, timeout: float) -> Iterator[Arrival]:
             time.sleep(ROLL_PAUSE)
 
 
-def _check_size(size: int) -> None:
+def _check_size(size: int, image: str) -> None:
     place = find_rank_and_size()
     if size == 1 and place is not None and place[1] > 1:
         raise LaunchError(
             f"{place[1]} ranks were started, and each of them is an MPI world of its own, since the launcher and this"
             " MPI library do not speak the same language: `demos-hpc doctor` tells more. With Slurm, try"
             " srun --mpi=pmi2 or --mpi=pmix, or mpiexec inside the allocation"
+            + (". This MPI library is that of the image, which the launcher outside has to fit" if image else "")
         )

@@ -67,7 +67,7 @@ class Server:
         user = find_user()
         access = Access.load(config.access_file or None, user)
         rights = UserRights(access)
-        audit = Audit(config.audit_file, warn) if config.audit_file else None
+        audit = Audit(config.audit_file, warn, image=config.image_digest) if config.audit_file else None
         keys, by_munge = self._find_ways_in(user)
         self._certificate = self._find_certificate()
         stream = StreamPort(config.yield_seconds)
@@ -134,6 +134,7 @@ class Server:
             model_path=model_path,
             family=family,
             ends=find_end(),
+            image=config.image_digest,
         )
         self._registry.publish(self._endpoint)  # whoever cannot be found had better not start
         self._presence = Presence(self._registry)

@@ -71,7 +71,7 @@ COLUMNS = ("name", "model", "state", "host", "user", "workers", "clients", "load
 NUMBERS = ("workers", "clients", "load", "age", "pid", "answer")
 LEAVING = ("address", "age", "user", "clients", "host", "load", "workers")
 #: What ``--all`` shows besides.
-MORE_COLUMNS = ("answer", "id", "pid", "job", "path")
+MORE_COLUMNS = ("answer", "id", "pid", "job", "path", "image")
 
 
 def ls(
@@ -163,6 +163,7 @@ def _describe(sighting: Sighting, now: float) -> dict[str, str]:
         "pid": str(endpoint.pid),
         "job": endpoint.job or "-",
         "path": endpoint.model_path,
+        "image": endpoint.image or "-",
     }
 
 
