@@ -266,6 +266,10 @@ def _bind_places(config: Config) -> Iterator[Bind]:
     for file in (config.key_path, Path(config.access_file)) if config.access_file else (config.key_path,):
         if file.exists():
             yield Bind(str(file.absolute()))
+    # By which MUNGE's numbers become names. Where ours is not there, as with LDAP, Apptainer writes a file with it.
+    names = Path("/etc/passwd").read_text(encoding="utf-8", errors="replace").splitlines()
+    if any(line.split(":")[2:3] == [str(os.getuid())] for line in names):
+        yield from (Bind("/etc/passwd"), Bind("/etc/group"))
     for munge in (Path("/run/munge"), Path("/var/run/munge")):
         if munge.is_dir() and not munge.parent.is_symlink():
             yield Bind(str(munge))
