@@ -15,7 +15,7 @@ from types import FrameType
 
 from .logs import warn
 from .starter import PYTHON
-from .supervisor import FIRST_PAUSE, LEAVING, LONGEST_PAUSE, MOST_FAILURES, Child
+from .supervisor import FIRST_PAUSE, LEAVING, LONGEST_PAUSE, LOOK, MOST_FAILURES, Child
 from .threads import limit_threads
 
 #: Seconds after which a worker has done well, and is replaced at once when it dies.
@@ -70,7 +70,8 @@ class Crew:
             if child.process is not None:
                 poll.register(child.handle, select.POLLIN)
         due = [child.start_at for child in self._children if child.process is None]
-        poll.poll(max(0.0, min(due, default=now + LONGEST_PAUSE) - time.monotonic()) * 1e3)
+        # A signal does not end the wait.
+        poll.poll(max(0.0, min([now + LOOK, *due]) - time.monotonic()) * 1e3)
 
     def _mourn(self, child: Child, now: float) -> None:
         if child.status == 0:  # the server has ended, or somebody wants it to leave

@@ -183,10 +183,12 @@ class Ledger:
             chunk = self._put_down(number)
             for part in chunk.parts:
                 if call := self.calls.get(part.request):
-                    deaths = max((n for _, _, n in call.deaths.over(part)), default=0) + (nth == 0)
+                    deaths = max((n for _, _, n in call.deaths.over(part)), default=0) + (
+                        nth == 0 and not event.has_left
+                    )
                     call.deaths.put(part, deaths)
                     call.was_vast |= deaths == 2 and part.count > MOST_RUNS * call.event.block
-                    if nth or deaths % 2:  # otherwise it is cut, or blamed
+                    if nth or event.has_left or deaths % 2:  # otherwise it is cut, or blamed
                         call.again.append(part)
 
     def _ClientJoined(self, event: ClientJoined) -> None:  # noqa: N802

@@ -788,3 +788,15 @@ def test_workers_do_not_join_a_server_that_is_ending(
     assert choose(registry, config) == "ending"
     with pytest.raises(ServerLost, match="there is no server or model 'neutrino'"):
         choose(registry, config, role="worker")
+
+
+def test_nobody_begins_anything_at_a_server_whose_job_ends(
+    start: Callable[..., Any], config: Config, registry: Registry
+) -> None:
+    now = time.time()
+    publish(registry, start(Doorkeeper, "neutrino", ends=now + 30))
+    for role in ("client", "worker"):
+        with pytest.raises(ServerLost, match="the time of the job of server 'neutrino' is nearly over"):
+            choose(registry, config, role=role)
+    publish(registry, start(Doorkeeper, "neutrino", ends=now + 300))
+    assert choose(registry, config) == "neutrino"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demos_hpc.endpoint import Endpoint, describe_choice, find_boot, is_stale, rank_endpoints
+from demos_hpc.endpoint import Endpoint, describe_choice, find_boot, find_end, is_stale, rank_endpoints
 from demos_hpc.errors import BadFrame, InvalidInput
 
 CHECK = settings(derandomize=True, deadline=None)
@@ -274,3 +274,11 @@ def test_hosts_that_do_not_know_themselves_are_not_the_same(monkeypatch: pytest.
     monkeypatch.setattr(os, "readlink", refuse)
     assert find_boot() == ""
     assert not replace(ENDPOINT, boot=find_boot()).shares_host(find_boot())
+
+
+def test_the_end_of_a_job_is_known_by_its_environment() -> None:
+    assert find_end({"SLURM_JOB_END_TIME": "1795197641"}) == 1795197641.0
+    assert find_end({"SLURM_JOB_END_TIME": "Unknown"}) == find_end({}) == 0.0
+    assert not ENDPOINT.is_ending(NOW)
+    assert replace(ENDPOINT, ends=NOW + 59).is_ending(NOW)
+    assert not replace(ENDPOINT, ends=NOW + 61).is_ending(NOW)

@@ -560,6 +560,16 @@ def test_chunk_of_a_dead_worker_is_computed_elsewhere() -> None:
     finish(ledger)
 
 
+def test_a_worker_that_leaves_blames_nobody() -> None:
+    ledger = serve(n_workers=2)
+    chunk = one(ledger.tell(ask(1)), SendChunk)
+    for worker in range(10, 20):
+        [chunk] = [a for a in ledger.tell(WorkerLost(chunk.worker, has_left=True)) if isinstance(a, SendChunk)]
+        ledger.tell(WorkerJoined(worker, 0))
+    finish(ledger)
+    assert ledger.ends[1] == Status.OK
+
+
 @pytest.mark.parametrize(("unit", "block"), [(0, 1), (17, 1), (39, 1), (17, 4), (39, 16), (17, 100)])
 def test_poison_is_found_and_named(unit: int, block: int) -> None:
     ledger = serve(n_workers=2)

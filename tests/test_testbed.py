@@ -165,6 +165,25 @@ def test_a_requeued_server_has_its_clients_again(testbed: Testbed, script: Calla
     assert testbed.finish(fit).split() == [right]
 
 
+def test_a_node_that_is_cut_off_costs_its_workers_only(
+    testbed: Testbed, script: Callable[[str], str], right: str
+) -> None:
+    testbed.serve("--workers", "3", "--nodes", "3")
+    wait_until(lambda: testbed.count_workers() == 3, PATIENCE, "3 workers", pause=0.2)
+    fit = testbed.start(OTHER, "python", script(OTHER), testbed.name, "1000")
+    wait_until(lambda: '"clients": 1' in testbed.demos("ls", "--json"), PATIENCE, "the fit has begun", pause=0.2)
+    link = ("ip", "-n", "demo3", "link", "set", "eth0")
+    subprocess.run([*link, "down"], check=True)
+    try:
+        assert testbed.finish(fit).split() == [right]
+        wait_until(lambda: testbed.count_workers() == 2, PATIENCE, "its worker is given up", pause=0.2)
+    finally:
+        subprocess.run([*link, "up"], check=True)
+        # The way to the machine itself goes with the link.
+        subprocess.run(["ip", "-n", "demo3", "route", "replace", "default", "via", "10.77.13.1"], check=True)
+    wait_until(lambda: testbed.count_workers() == 3, PATIENCE, "it is back", pause=0.2)
+
+
 def test_server_and_analysis_as_one_world(testbed: Testbed, script: Callable[[str], str], right: str) -> None:
     del script
     path = Path(f"/home/{OWNER}/world-{os.getpid()}.py")
