@@ -221,6 +221,7 @@ _END = 'SLURM_JOB_END_TIME=$(date +%s -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)"
 
 def _serve(job: Serving) -> tuple[list[str], list[str]]:
     wishes = job.wishes
+    notes = format_notes(workers=sum(job.workers), memory=job.worker_mb, threads=job.threads, image=job.image)
     options = [
         f"--job-name={PREFIX}{job.name}",
         "--ntasks-per-node=1",
@@ -230,7 +231,7 @@ def _serve(job: Serving) -> tuple[list[str], list[str]]:
         "--open-mode=append",
         _log(job.site, "%j.log"),
         *(["--no-kill"] if wishes.nodes > 1 else []),
-        f"--comment={format_notes(memory=job.worker_mb, threads=job.threads, image=job.image)}",
+        f"--comment={notes}",
     ]
     inside, name, model = _contain(job.image, wishes.gpus), shlex.quote(job.name), shlex.quote(job.model)
     body = [

@@ -14,7 +14,7 @@ from ..cluster import check_wishes
 from ..config import Config
 from ..errors import InvalidInput
 from ..logs import warn
-from ..slurm_plan import Job, Site, format_script
+from ..slurm_plan import Job, Joining, Site, format_script
 from .output import print_json
 
 #: Where a site's settings are, unless DEMOS_SITE says otherwise.
@@ -56,7 +56,7 @@ def find_log_directory() -> Path:
 
 
 def find_log(job: Job, id_: str) -> Path:
-    return Path(job.site.logs) / f"{id_}.log"
+    return Path(job.site.logs) / (f"{id_}_*.log" if isinstance(job, Joining) else f"{id_}.log")
 
 
 def find_image(image: str) -> str:

@@ -16,7 +16,18 @@ from ..endpoint import Endpoint
 from ..errors import InvalidInput, ServerLost
 from ..identity import find_user
 from ..operating import Operator
-from ..slurm_plan import LABEL, PREFIX, TIME, WORKERS, Joining, Wishes, read_megabytes, read_minutes, read_notes
+from ..slurm_plan import (
+    LABEL,
+    OPENING,
+    PREFIX,
+    TIME,
+    WORKERS,
+    Joining,
+    Wishes,
+    read_megabytes,
+    read_minutes,
+    read_notes,
+)
 from ..survey import reach
 from .batch import submit
 from .jobs import Account, DryRun, Extra, Json, Memory, Partition, Threads, Time, Workers, find_site, hand_in
@@ -141,7 +152,7 @@ def watch(operator: Operator, autoscaler: Autoscaler, kind: Kind) -> None:
             description = operator.statistics()
             if description["is_stopping"]:
                 return
-            queue, own = description["queue"], count_own(description)
+            queue, own = description["queue"], count_own(description, operator.endpoint)
             workers = own + len(list_worker_jobs(name))
             look = Look(workers, queue["backlog_seconds"], queue["oldest_seconds"] or 0.0, queue["length"])
             wanted = max(own, autoscaler.decide(look, time.monotonic()))
@@ -152,7 +163,7 @@ def watch(operator: Operator, autoscaler: Autoscaler, kind: Kind) -> None:
 
 def resize(operator: Operator, workers: int, kind: Kind, *, dry_run: bool = False) -> dict[str, Any]:
     """Submits or cancels jobs of workers; returns what was done."""
-    endpoint, own = operator.endpoint, count_own(operator.statistics())
+    endpoint, own = operator.endpoint, count_own(operator.statistics(), operator.endpoint)
     if workers < own:
         raise InvalidInput(
             f"server {endpoint.name!r} has {own} workers in its own job, which stay: --workers {own} is the least,"
@@ -188,7 +199,11 @@ def list_worker_jobs(server: str) -> list[Queued]:
     return [job for job in slurm.list_jobs(PREFIX + server + WORKERS) if job.user == user and job.state != "COMPLETING"]
 
 
-def count_own(description: dict[str, Any]) -> int:
-    """The server's workers that are of no worker job."""
+def count_own(description: dict[str, Any], endpoint: Endpoint) -> int:
+    """The server's workers that are of no worker job; at first those of its job that are still to come as well."""
     alive = [worker for worker in description["workers"] if worker["is_alive"]]
-    return sum(not str(worker["name"]).startswith(LABEL) for worker in alive)
+    own = sum(not str(worker["name"]).startswith(LABEL) for worker in alive)
+    if endpoint.job and description["uptime_seconds"] < OPENING:
+        notes = read_notes(slurm.show_job(endpoint.job).get("Comment", ""))
+        own = max(own, int(notes.get("workers", "0")))
+    return own
