@@ -134,8 +134,8 @@ def test_ls_leaves_columns_out_where_there_is_no_room(server: ServerApart) -> No
         assert max(map(len, lines)) <= width
         assert lines[0].split()[:3] == ["name", "model", "state"]
     everything = ask(server.config, "ls", "--all", width=40).stdout.splitlines()
-    assert everything[0].split()[-6:] == ["address", "answer", "id", "pid", "job", "path"]
-    assert everything[1].split()[-1] == GAUSSIAN
+    assert everything[0].split()[-7:] == ["address", "answer", "id", "pid", "job", "path", "image"]
+    assert everything[1].split()[-2:] == [GAUSSIAN, "-"]
 
 
 def test_ls_of_nothing(registry: Registry) -> None:
