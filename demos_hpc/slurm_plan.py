@@ -114,7 +114,6 @@ class Together:
     arguments: tuple[str, ...]
     wishes: Wishes
     ranks: int = 1
-    images: tuple[str, ...] = ()
     site: Site = field(default_factory=Site)
 
     @property
@@ -297,6 +296,5 @@ def _run(job: Together) -> tuple[list[str], list[str]]:
     first, *others = job.models
     words = [first, *(word for model in others for word in ("--model", model))]
     words += [word for n in job.workers for word in ("--workers", str(n))]
-    words += [word for image in job.images for word in ("--image", image)]
     words += ["--ranks", str(job.ranks), job.script, *job.arguments]
     return options, [f'exec demos-hpc run --launcher "${{SITE_LAUNCHER:-auto}}" {shlex.join(words)}']

@@ -140,10 +140,14 @@ def submit_server(
     registry, config = open_registry()
     if script:
         check_script(script)
+        if image:
+            raise InvalidInput(
+                "--image and --analyse: one MPI world in which servers are in an image is started by hand (mpiexec -n 3"
+                " demos-hpc image run …); or submit the server with --image, and the analysis by itself"
+            )
         wishes = Wishes(cpus=threads, memory_mb=memory_mb * -(-(workers + 1 + ranks) // nodes), **common)
-        images = (find_image(image),) if image else ()
         place = (find_absolute(model),), (workers,), str(Path(script).resolve()), tuple(arguments or ())
-        world = Together(*place, wishes, ranks, images, find_site())
+        world = Together(*place, wishes, ranks, find_site())
         id_ = hand_in(world, dry_run=dry_run, as_json=as_json)
         if wait and not dry_run:
             raise typer.Exit(wait_for_end(id_, find_log(world, id_)))
