@@ -167,7 +167,7 @@ def test_a_program_in_c_that_is_rank_0_says_what_comes_first(
     words = [str(made[program]), SETTINGS]
     message = {
         "serve": "this program is rank 0, where the dispatcher has to be: mpiexec -n 1 demos-hpc serve --spec",
-        "call": "this program calls a model, and has no connection to one: demos-hpc ticket NAME -- PROGRAM, or a launch",
+        "call": "this program calls a model, and has no connection to one: demos-hpc ticket NAME -- PROGRAM, or",
     }[program]
     for launched in (launch(Program(1, words)), launch(Program(2, words))):
         assert launched.code != 0
