@@ -66,7 +66,7 @@ class Workbench:
         sources = HERE / "native_rank.c", HERE / "native.c"
         _compile("-O2", *cflags.split(), *sources, "-o", self.rank, *libs.split(), "-lm")
         self.neutrino = folder / "libneutrino.so"
-        sources = [path for path in sorted(NEUTRINO.glob("*.c")) if not path.name.startswith("test_")]
+        sources = [path for path in sorted(NEUTRINO.glob("*.c")) if path.stem not in ("test_neutrino", "server")]
         installed = find_installation(Config())
         options = "-O3", "-fno-math-errno", "-ffp-contract=off", "-shared", "-fPIC", "-fvisibility=hidden"
         _compile(*options, *installed.cflags.split(), *sources, "-o", self.neutrino, *installed.libs.split(), "-lm")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from compiling import ROOT as SOURCE
 
 from demos_hpc.definition import choose_arguments, find_variables, split_origin
 from demos_hpc.errors import InvalidInput
-from demos_hpc.installation import SOURCE
 
 FOLDER = SOURCE / "apptainer"
 DEFINITIONS = sorted(FOLDER.glob("*.def"))

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compiling import ROOT as SOURCE
 from compiling import require
 from serving import wait_until
 
 from demos_hpc import containers
-from demos_hpc.installation import SOURCE
 from demos_hpc.sif import MAGIC, MAGIC_AT
 
 TESTBED = Path(os.environ.get("DEMOS_TESTBED", "/var/tmp/demos-testbed"))
