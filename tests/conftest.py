@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cluster_users
 import pytest
 from compiling import Mold, Workshop, build, find_tool
 from inside import Hall
@@ -19,6 +20,8 @@ from demos_hpc.mpiexec import Program
 
 #: Seconds that a launch may take unless the test says otherwise.
 DEADLINE = 60.0
+
+testbed, script, right = cluster_users.testbed, cluster_users.script, cluster_users.right
 
 
 @pytest.fixture(autouse=True)
