@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster_users
+import image_yard
 import pytest
 from compiling import Mold, Workshop, build, find_tool
 from inside import Hall
@@ -22,6 +23,8 @@ from demos_hpc.mpiexec import Program
 DEADLINE = 60.0
 
 testbed, script, right = cluster_users.testbed, cluster_users.script, cluster_users.right
+yard, fingerprint = image_yard.yard, image_yard.fingerprint
+base_image, server_image, peak_image = image_yard.base_image, image_yard.server_image, image_yard.peak_image
 
 
 @pytest.fixture(autouse=True)

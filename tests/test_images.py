@@ -1,56 +1,23 @@
 """Images for real: built, tested, signed, verified, altered, refused, and serving a model.
 
-They take Apptainer, and a Debian to begin with: where `tests/testbed/testbed up` was said both are there. Where
-DEMOS_REQUIRE names apptainer, they fail without.
+Where DEMOS_REQUIRE names apptainer, they fail without.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pwd
-import shutil
 import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-import pytest
-from compiling import ROOT as SOURCE
 from compiling import require
+from image_yard import DEBIAN, PATIENCE, Yard, inspect
 from serving import wait_until
 
-from demos_hpc import containers
 from demos_hpc.sif import MAGIC, MAGIC_AT
 
-TESTBED = Path(os.environ.get("DEMOS_TESTBED", "/var/tmp/demos-testbed"))
-DEBIAN = TESTBED / "images" / "debian"
-COPIED = ("apptainer", "demos_hpc", "csrc", "meson.build", "meson.options", "pyproject.toml", "README.md", "LICENSE")
-#: Seconds for a build, and for anything else.
-BUILDING, PATIENCE = 600.0, 120.0
 LARGEST = 150e6
-MODEL = """
-import numpy as np
-from demos_hpc import ModelSpec, Observable, Parameter
-
-
-class Peak:
-    spec = ModelSpec(
-        name="peak", version="1.2.3", license="CC0-1.0", authors=["A. Physicist"],
-        parameters=[Parameter("mass", unit="GeV", default=91.2), Parameter("width", unit="GeV", default=2.5, lower=1)],
-        observables=[Observable("energy", unit="GeV")],
-        resources={"memory": "1 GB"},
-    )
-
-    def log_density(self, x, params):
-        mass, half = params[..., 0], params[..., 1] / 2
-        return np.log(half / np.pi) - np.log((x[:, 0] - mass) ** 2 + half**2)
-"""
-LOOKING = "command -v gcc cc g++ mpicc ld pip; ls /etc/munge; cat /etc/apt/*.list"
 CALLING = """
 import os, sys
 import demos_hpc
@@ -62,146 +29,18 @@ with demos_hpc.connect(*sys.argv[1:], timeout=60) as model:
 AT_THE_TOP = "-0x1.250d048e7a1bdp+0"
 
 
-@dataclass
-class Yard:
-    """A folder of an ordinary user, who builds images there and runs them."""
-
-    place: Path
-    user: str
-    python: str
-    variables: dict[str, str] = field(default_factory=dict)
-
-    def command(self, words: Sequence[str], **variables: str) -> list[str]:
-        told = {
-            "HOME": str(self.place / "home"),
-            "PATH": f"{Path(self.python).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-            "PYTHONPATH": str(self.place / "source"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "TMPDIR": str(self.place / "tmp"),
-            "APPTAINER_TMPDIR": str(self.place / "tmp"),
-            "APPTAINER_KEYSDIR": str(self.place / "keys"),
-            "DEMOS_REGISTRY": str(self.place / "registry"),
-            **self.variables,
-            **variables,
-        }
-        become = ["runuser", "-u", self.user, "--"] if os.geteuid() == 0 else []
-        return [*become, "env", "-i", *(f"{name}={value}" for name, value in told.items()), *words]
-
-    def run(self, *words: str, timeout: float = PATIENCE, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(words, **variables),
-            cwd=self.place,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    def image(self, *words: str, status: int = 0, timeout: float = PATIENCE, **variables: str) -> str:
-        """What `demos-hpc image …` says."""
-        done = self.run(self.python, "-m", "demos_hpc", "image", *words, timeout=timeout, **variables)
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout if status == 0 else done.stderr
-
-    def write(self, name: str, text: str) -> Path:
-        path = self.place / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        self.own(path.parent if path.parent != self.place else path)
-        return path
-
-    def own(self, path: Path) -> None:
-        if os.geteuid() == 0:
-            subprocess.run(["chown", "-R", f"{self.user}:", str(path)], check=True)
-
-    def copy(self, name: str, new: str) -> Path:
-        shutil.copy(self.place / name, self.place / new)
-        self.own(self.place / new)
-        return self.place / new
-
-
-@pytest.fixture(scope="session")
-def yard() -> Iterator[Yard]:
-    require("apptainer")
-    if not DEBIAN.is_dir():
-        words = f"there is no root file system {DEBIAN}; `tests/testbed/testbed up` makes one"
-        (pytest.fail if "apptainer" in os.environ.get("DEMOS_REQUIRE", "").split() else pytest.skip)(words)
-    place = Path(tempfile.mkdtemp(prefix="demos-images-", dir="/var/tmp"))
-    user = pwd.getpwuid(DEBIAN.stat().st_uid if os.geteuid() == 0 else os.geteuid()).pw_name
-    beds = TESTBED / "venv" / "bin" / "python"
-    yard = Yard(place, user, str(beds) if os.geteuid() == 0 and beds.exists() else shutil.which("python3") or "python3")
-    for name in COPIED:
-        if (SOURCE / name).is_dir():
-            shutil.copytree(SOURCE / name, place / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(SOURCE / name, place / "source" / name)
-    for name in ("home", "tmp", "keys", "registry", "wheels"):
-        (place / name).mkdir(mode=0o700)
-    containers.fetch_wheels(SOURCE / "apptainer" / "build-requirements.txt", place / "wheels")
-    yard.own(place)
-    yield yard
-    shutil.rmtree(place)
-
-
-@pytest.fixture(scope="session")
-def base(yard: Yard) -> Path:
-    """Kept, since it changes with requirements.txt alone."""
-    parts = [SOURCE / "apptainer" / name for name in ("base.def", "requirements.txt")]
-    digest = sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()[:16]
-    image = DEBIAN.parent / f"base-{digest}.sif"
-    if not image.exists():
-        words = ("base", "base.sif", "--from", str(DEBIAN), "--wheels", "wheels")
-        yard.image("build", *words, timeout=BUILDING)
-        shutil.move(yard.place / "base.sif", image)
-    return image
-
-
-@pytest.fixture(scope="session")
-def server(yard: Yard, base: Path) -> Path:
-    words = ("--from", str(DEBIAN), "--arg", f"BASE={base}", "--wheels", "wheels", "--arg", "REVISION=abc")
-    yard.image("build", "server", "server.sif", *words, timeout=BUILDING)
-    return yard.place / "server.sif"
-
-
-@pytest.fixture(scope="session")
-def fingerprint(yard: Yard) -> str:
-    """Of a key in the yard's keyring."""
-    words = ("--name", "A", "--email", "a@b.example", "--comment", "", "--password", "", "--push=false")
-    made = yard.run("apptainer", "key", "newpair", *words)
-    assert made.returncode == 0, made.stderr
-    said = yard.run("apptainer", "key", "list").stdout
-    return next(line.split(":")[1].strip() for line in said.splitlines() if "Fingerprint" in line)
-
-
-@pytest.fixture(scope="session")
-def peak(yard: Yard, server: Path, fingerprint: str) -> Path:
-    """An image with a model, signed by a key that the site trusts."""
-    yard.write("model/my_model.py", MODEL)
-    words = ("--files", "model", "--model", "/opt/model/my_model.py:Peak", "--arg", "LICENSE_CLASS=private")
-    yard.image("build", "model", "peak.sif", "--from", str(server), *words, timeout=BUILDING)
-    yard.image("sign", "peak.sif")
-    yard.variables["DEMOS_IMAGE_POLICY"] = str(yard.write("site.toml", f'trusted = ["{fingerprint}"]\n'))
-    return yard.place / "peak.sif"
-
-
-def inspect(yard: Yard, image: Path) -> Any:
-    return json.loads(yard.image("inspect", str(image), "--json"))
-
-
-def test_a_server_is_small_and_has_no_compiler(yard: Yard, server: Path) -> None:
-    assert server.stat().st_size <= LARGEST
-    said = yard.run(
-        "apptainer", "-s", "exec", str(server), "sh", "-c", "command -v gcc cc g++ mpicc ld pip; cat /etc/apt/*.list"
-    )
+def test_a_server_is_small_and_has_no_compiler(yard: Yard, server_image: Path) -> None:
+    assert server_image.stat().st_size <= LARGEST
+    looking = "command -v gcc cc g++ mpicc ld pip; cat /etc/apt/*.list"
+    said = yard.run("apptainer", "-s", "exec", str(server_image), "sh", "-c", looking)
     assert said.stdout.split("\n") == ["deb http://deb.debian.org/debian bookworm main", ""]
-    labels = inspect(yard, server)["labels"]
+    labels = inspect(yard, server_image)["labels"]
     assert labels["org.demos-hpc.mpi-abi"] == "mpich"
     assert labels["org.opencontainers.image.revision"] == "abc"
 
 
-def test_a_model_says_what_it_is(yard: Yard, peak: Path) -> None:
-    labels = inspect(yard, peak)["labels"]
+def test_a_model_says_what_it_is(yard: Yard, peak_image: Path) -> None:
+    labels = inspect(yard, peak_image)["labels"]
     ours = {name.removeprefix("org.demos-hpc."): value for name, value in labels.items()}
     assert ours["model"] == "/opt/model/my_model.py:Peak"
     assert (ours["model.name"], ours["model.version"], ours["license-class"]) == ("peak", "1.2.3", "private")
@@ -210,8 +49,8 @@ def test_a_model_says_what_it_is(yard: Yard, peak: Path) -> None:
     assert labels["org.opencontainers.image.authors"] == "A. Physicist"
 
 
-def test_software_is_listed(yard: Yard, server: Path, peak: Path) -> None:
-    bills = [json.loads(yard.image("sbom", str(image))) for image in (server, peak)]
+def test_software_is_listed(yard: Yard, server_image: Path, peak_image: Path) -> None:
+    bills = [json.loads(yard.image("sbom", str(image))) for image in (server_image, peak_image)]
     assert bills[0]["components"] == bills[1]["components"]  # a model of one file adds nothing
     found = {c["name"]: c.get("purl", "") for c in bills[0]["components"]}
     assert found["numpy"].startswith("pkg:pypi/numpy@")
@@ -224,9 +63,9 @@ def test_a_variable_left_out(yard: Yard) -> None:
     assert "LICENSE_CLASS (shareable, restricted or private)" in said
 
 
-def test_only_what_was_signed_runs(yard: Yard, server: Path, peak: Path) -> None:
-    assert "good for submit; sha256:" in yard.image("verify", str(peak))
-    assert "is unsigned" in yard.image("verify", str(server), status=1)
+def test_only_what_was_signed_runs(yard: Yard, server_image: Path, peak_image: Path) -> None:
+    assert "good for submit; sha256:" in yard.image("verify", str(peak_image))
+    assert "is unsigned" in yard.image("verify", str(server_image), status=1)
     altered = yard.copy("peak.sif", "altered.sif")
     with altered.open("r+b") as file:
         file.seek(altered.stat().st_size // 2)
@@ -237,7 +76,7 @@ def test_only_what_was_signed_runs(yard: Yard, server: Path, peak: Path) -> None
     assert "is altered" in yard.image("run", str(altered), "true", status=1)
 
 
-def test_what_is_added_to_a_signed_image_is_seen(yard: Yard, peak: Path) -> None:
+def test_what_is_added_to_a_signed_image_is_seen(yard: Yard, peak_image: Path) -> None:
     added = yard.copy("peak.sif", "added.sif")
     yard.write("overlay.img", "x" * 4096)
     words = ("--datatype", "4", "--parttype", "4", "--partfs", "2", "--partarch", "2", "--groupid", "2")
@@ -245,15 +84,17 @@ def test_what_is_added_to_a_signed_image_is_seen(yard: Yard, peak: Path) -> None
     assert "is altered" in yard.image("verify", str(added), status=1)
 
 
-def test_keys_that_the_site_does_not_trust(yard: Yard, peak: Path) -> None:
+def test_keys_that_the_site_does_not_trust(yard: Yard, peak_image: Path) -> None:
     other = yard.write("other.toml", f'trusted = ["{"0" * 40}"]\n')
-    assert "is untrusted" in yard.image("verify", str(peak), status=1, DEMOS_IMAGE_POLICY=str(other))
+    assert "is untrusted" in yard.image("verify", str(peak_image), status=1, DEMOS_IMAGE_POLICY=str(other))
     (yard.place / "nokeys").mkdir(mode=0o700)
     yard.own(yard.place / "nokeys")
-    assert "is untrusted" in yard.image("verify", str(peak), status=1, APPTAINER_KEYSDIR=str(yard.place / "nokeys"))
+    assert "is untrusted" in yard.image(
+        "verify", str(peak_image), status=1, APPTAINER_KEYSDIR=str(yard.place / "nokeys")
+    )
 
 
-def test_an_expired_key(yard: Yard, server: Path) -> None:
+def test_an_expired_key(yard: Yard, server_image: Path) -> None:
     """Made in the past, and its end said later: what signs does not know of it, who verifies does."""
     require("gpg")
     ring = yard.place / "gnupg"
@@ -291,7 +132,7 @@ def test_an_expired_key(yard: Yard, server: Path) -> None:
     yard.run("gpgconf", "--homedir", str(ring), "--kill", "all")
 
 
-def test_an_image_for_another_processor(yard: Yard, peak: Path) -> None:
+def test_an_image_for_another_processor(yard: Yard, peak_image: Path) -> None:
     other = yard.copy("peak.sif", "arm.sif")
     with other.open("r+b") as file:
         file.seek(MAGIC_AT + len(MAGIC) + 3)
@@ -305,40 +146,40 @@ def test_what_is_no_image(yard: Yard) -> None:
     assert "cannot be read: No such file" in yard.image("verify", "none.sif", status=1)
 
 
-def test_a_scanner_that_a_site_has(yard: Yard, peak: Path) -> None:
-    assert "there is no scanner" in yard.image("scan", str(peak), status=1)
+def test_a_scanner_that_a_site_has(yard: Yard, peak_image: Path) -> None:
+    assert "there is no scanner" in yard.image("scan", str(peak_image), status=1)
     script = yard.write("bin/grype", '#!/bin/sh\ngrep -q numpy "${1#sbom:}" && echo "numpy: CVE, $4" && exit $FOUND\n')
     script.chmod(0o755)
     path = f"{script.parent}:/usr/bin:/bin"
-    assert "numpy: CVE, critical" in yard.image("scan", str(peak), "--fail-on", "critical", PATH=path, FOUND="0")
-    assert "refuses" in yard.image("scan", str(peak), status=1, PATH=path, FOUND="2")
+    assert "numpy: CVE, critical" in yard.image("scan", str(peak_image), "--fail-on", "critical", PATH=path, FOUND="0")
+    assert "refuses" in yard.image("scan", str(peak_image), status=1, PATH=path, FOUND="2")
 
 
-def test_ranks_in_containers_of_one_launch(yard: Yard, peak: Path) -> None:
+def test_ranks_in_containers_of_one_launch(yard: Yard, peak_image: Path) -> None:
     """The hybrid way: the launcher outside, MPICH inside; a client among them."""
     require("mpiexec")
     script = yard.write("calling.py", CALLING)
-    inside = (yard.python, "-m", "demos_hpc", "image", "run", "--for", "submit", "--data", str(script), str(peak))
+    inside = (yard.python, "-m", "demos_hpc", "image", "run", "--for", "submit", "--data", str(script), str(peak_image))
     server = ("-n", "3", *inside, "demos-hpc", "serve", "/opt/model/my_model.py:Peak")
     client = ("-n", "1", *inside, "python", "-m", "demos_hpc", str(script))
     done = yard.run("mpiexec", *server, ":", *client)
-    assert done.stdout.split() == [AT_THE_TOP, inspect(yard, peak)["digest"]], done.stderr
+    assert done.stdout.split() == [AT_THE_TOP, inspect(yard, peak_image)["digest"]], done.stderr
 
 
-def test_worlds_of_one_rank_are_explained(yard: Yard, peak: Path) -> None:
+def test_worlds_of_one_rank_are_explained(yard: Yard, peak_image: Path) -> None:
     """As under a launcher that the MPI inside does not know."""
-    words = ("run", str(peak), "demos-hpc", "serve", "/opt/model/my_model.py:Peak")
+    words = ("run", str(peak_image), "demos-hpc", "serve", "/opt/model/my_model.py:Peak")
     variables = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}
     said = yard.image(*words, status=2, **variables)
     assert "each of them is an MPI world of its own" in said
     assert "that of the image, which the launcher outside has to fit" in said
 
 
-def test_a_server_in_an_image_and_a_client_outside(yard: Yard, peak: Path) -> None:
+def test_a_server_in_an_image_and_a_client_outside(yard: Yard, peak_image: Path) -> None:
     script, audit = yard.write("calling.py", CALLING), yard.place / "audit" / "audit.jsonl"
     audit.parent.mkdir()
     yard.own(audit.parent)
-    words = (yard.python, "-m", "demos_hpc", "image", "run", "--for", "submit", str(peak))
+    words = (yard.python, "-m", "demos_hpc", "image", "run", "--for", "submit", str(peak_image))
     serving = ("demos-hpc", "serve", "/opt/model/my_model.py:Peak", "--name", "inside", "--workers", "2")
     command = yard.command([*words, *serving], DEMOS_AUDIT_FILE=str(audit))
     with subprocess.Popen(command, cwd=yard.place, stdin=subprocess.DEVNULL, start_new_session=True) as process:
@@ -353,7 +194,7 @@ def test_a_server_in_an_image_and_a_client_outside(yard: Yard, peak: Path) -> No
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
-    digest = inspect(yard, peak)["digest"]
+    digest = inspect(yard, peak_image)["digest"]
     assert done.stdout.split() == [AT_THE_TOP, "bare"], done.stderr
     assert [endpoint["image"] for endpoint in listed] == [digest]
     lines = [json.loads(line) for line in audit.read_text(encoding="utf-8").splitlines()]
