@@ -2,11 +2,20 @@
 # Apptainer, which Debian 12 does not have: that of unstable, with the C library that it wants beside it.
 
 install_apptainer() {
-    type apptainer > /dev/null 2>&1 && apptainer --version > /dev/null 2>&1 && return
+    if ! apptainer --version > /dev/null 2>&1; then
+        fetch_apptainer
+    fi
+    mkdir -p /var/lib/apptainer/mnt/session
+    [ ! -e /dev/fuse ] || chmod 666 /dev/fuse
+}
+
+fetch_apptainer() {
     local folder=$place/apptainer lists=$place/apptainer/lists
+    rm -rf "$folder"
     mkdir -p "$lists/partial" "$folder/debs" "$folder/lib"
     # The same mirror that this machine uses.
     local mirror
+    # shellcheck disable=SC2016
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -1)
     [ -n "$mirror" ] || fail "apt has no sources, so Apptainer cannot be fetched"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror unstable main" > "$folder/sources.list"
@@ -25,11 +34,26 @@ install_apptainer() {
     local loader libraries program
     loader=$(find "$folder/lib" -name 'ld-linux-x86-64.so.2' | head -1)
     libraries=$(dirname "$(find "$folder/lib" -name libc.so.6 | head -1)")
-    for program in /usr/bin/apptainer "$(find /usr/lib* -path '*apptainer/bin/starter' | head -1)"; do
+    # The one that says whether it is installed comes last.
+    for program in "$(find /usr/lib* -path '*apptainer/bin/starter' | head -1)" /usr/bin/apptainer; do
         patchelf --set-interpreter "$loader" --force-rpath --set-rpath "$libraries" "$program"
     done
-    mkdir -p /var/lib/apptainer/mnt/session
     ln -sf apptainer /usr/bin/singularity # what spython calls it
-    [ ! -e /dev/fuse ] || chmod 666 /dev/fuse
     apptainer --version > /dev/null || fail "Apptainer was installed and does not run: $folder/log"
+}
+
+# What was unpacked, if it was us: it does not run without the C library that goes with the folder.
+remove_apptainer() {
+    local deb file
+    for deb in "$place"/apptainer/debs/apptainer_*.deb; do
+        [ -e "$deb" ] || continue
+        dpkg --fsys-tarfile "$deb" | tar --list | tac | while read -r file; do
+            case $file in
+                *apptainer*/) rmdir --ignore-fail-on-non-empty "/$file" 2> /dev/null || true ;;
+                */) ;;
+                *) rm -f "/$file" ;;
+            esac
+        done
+        rm -f /usr/bin/singularity
+    done
 }

@@ -10,7 +10,7 @@ make_root_file_system() {
     # shellcheck disable=SC2016
     mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' | sed -n 's/ bookworm$//p' | head -1)
     [ -n "$mirror" ] || fail "apt has no sources of Debian 12, so no root file system can be made"
-    rm -rf "$folder/debian" "$folder/new"
+    rm -rf "$folder/debian" "$folder/new" "$folder/debian.tar"
     mmdebstrap --quiet --variant=minbase bookworm "$folder/debian.tar" \
         "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm main" > "$folder/log" 2>&1 \
         || fail "mmdebstrap failed: $folder/log"
