@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# MUNGE, the network of the nodes, and Slurm's daemons.
+# MUNGE, the network of the nodes, and Slurm's daemons (`accounting.sh` has those of its accounting).
 
 is_running() { # FILE: whether the process whose number it has lives
     [ -s "$1" ] && kill -0 "$(cat "$1")" 2> /dev/null
@@ -95,9 +95,11 @@ SlurmdTimeout=30
 KillWait=5
 MinJobAge=600
 SchedulerParameters=sched_interval=2,bf_interval=2
-JobCompType=jobcomp/filetxt
-JobCompLoc=$place/slurm/log/jobs
 JobRequeue=1
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=$network.1
+AccountingStorageEnforce=associations
+JobAcctGatherType=jobacct_gather/linux
 DefMemPerCPU=500
 END
     local number=10 node
@@ -112,6 +114,7 @@ END
 start_slurm() {
     export SLURM_CONF=$place/slurm/slurm.conf
     [ -s "$SLURM_CONF" ] || write_slurm_conf
+    start_accounting
     is_running "$place/slurm/slurmctld.pid" || slurmctld -f "$SLURM_CONF"
     local node
     for node in "${nodes[@]}"; do
@@ -138,6 +141,7 @@ stop_slurm() {
         stop "$place/slurm/$node.pid"
     done
     stop "$place/slurm/slurmctld.pid"
+    stop_accounting
 }
 
 status() {

@@ -3,6 +3,7 @@
 
 wanted=(
     slurmctld:slurmctld slurmd:slurmd slurm-client:sbatch munge:munged iproute2:ip util-linux:nsenter
+    slurmdbd:slurmdbd mariadb-server-core:mariadbd mariadb-client-core:my_print_defaults
     mmdebstrap:mmdebstrap squashfs-tools:mksquashfs squashfuse:squashfuse fuse2fs:fuse2fs
     fuse-overlayfs:fuse-overlayfs uidmap:newuidmap fakeroot:fakeroot patchelf:patchelf shellcheck:shellcheck
 )
@@ -16,10 +17,14 @@ install_packages() {
     [ ${#missing[@]} = 0 ] && return
     apt-get -qq update
     # Their services are ours to start.
-    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
+    local policy=/usr/sbin/policy-rc.d before=""
+    [ ! -e "$policy" ] || before=$(cat "$policy")
+    printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod +x "$policy"
+    local status=0
     DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" > "$place/apt.log" 2>&1 \
-        || { rm -f /usr/sbin/policy-rc.d; fail "apt-get install ${missing[*]} failed: $place/apt.log"; }
-    rm -f /usr/sbin/policy-rc.d
+        || status=$?
+    if [ -n "$before" ]; then echo "$before" > "$policy"; else rm -f "$policy"; fi
+    [ "$status" = 0 ] || fail "apt-get install ${missing[*]} failed: $place/apt.log"
 }
 
 # Users that submit jobs, one for each kind of test.
