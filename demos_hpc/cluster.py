@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import InvalidInput
@@ -67,6 +67,26 @@ def check_wishes(wishes: Wishes, partitions: Sequence[Partition]) -> None:
         fitting = [n for n in known if not _find_problem(wishes, [p for p in partitions if p.name == n])]
         hint = f"--partition {fitting[0]} could" if fitting else "no partition here could; ask for less"
         raise InvalidInput(f"this job cannot run: {'; '.join(problems)}. {hint[0].upper()}{hint[1:]}")
+
+
+def read_licenses(text: str) -> dict[str, int]:
+    """How many of each license there are, as ``scontrol show licenses -o`` tells."""
+    return {name: int(total) for name, total in re.findall(r"LicenseName=(\S+)\s+Total=(\d+)", text)}
+
+
+def check_licenses(wanted: Sequence[str], there: Mapping[str, int]) -> None:
+    """`InvalidInput` where the cluster has no such license, or never as many."""
+    for word in wanted:
+        name, _, count = word.partition(":")
+        if name not in there:
+            known = f"there are {', '.join(there)}" if there else "Slurm has none here"
+            raise InvalidInput(
+                f"this job cannot run: it takes license {name!r}, and {known} (`scontrol show licenses`)"
+            )
+        if int(count or 1) > there[name]:
+            raise InvalidInput(
+                f"this job cannot run: it takes {count} of license {name!r}, and there are {there[name]}"
+            )
 
 
 def _find_problem(wishes: Wishes, kinds: Sequence[Partition]) -> str:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .cluster import QUEUE_FORMAT, Partition, Queued, read_partitions, read_queue
+from .cluster import QUEUE_FORMAT, Partition, Queued, read_licenses, read_partitions, read_queue
 from .errors import LaunchError
 
 #: Seconds for a command of Slurm, which asks again by itself where the controller is busy.
@@ -83,6 +83,11 @@ def cancel(ids: Sequence[str]) -> None:
 def list_partitions() -> list[Partition]:
     """What the cluster has."""
     return read_partitions(run(["sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G"]))
+
+
+def list_licenses() -> dict[str, int]:
+    """How many of each license there are."""
+    return read_licenses(run(["scontrol", "show", "licenses", "-o"]))
 
 
 def list_jobs(name: str) -> list[Queued]:

@@ -31,7 +31,8 @@ UNITS = {"": 1, "M": 1, "G": 1 << 10, "T": 1 << 20}
 @dataclass(frozen=True)
 class Wishes:
     """What a job asks of Slurm: ``nodes`` alike, each with so many ``cpus``, ``memory_mb`` (0: the site's own) and
-    ``gpus``, for ``minutes``. ``extra`` are further options of sbatch, as they are.
+    ``gpus``, for ``minutes``; ``licenses`` as Slurm has them, ``name`` or ``name:count``. ``extra`` are further options
+    of sbatch, as they are.
     """
 
     nodes: int = 1
@@ -42,6 +43,7 @@ class Wishes:
     partition: str = ""
     account: str = ""
     qos: str = ""
+    licenses: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -51,6 +53,8 @@ class Wishes:
         for name in ("partition", "account", "qos"):
             if not re.fullmatch(r"[\w.,@+-]*", getattr(self, name)):
                 raise InvalidInput(f"{name} {getattr(self, name)!r} is no name that Slurm knows")
+        if broken := [word for word in self.licenses if not re.fullmatch(r"[\w.@-]+(:[1-9]\d*)?", word)]:
+            raise InvalidInput(f"license {broken[0]!r}: write it as Slurm does, name or name:count")
         if broken := [word for word in self.extra if not word.startswith("-") or "\n" in word]:
             raise InvalidInput(f"{broken[0]!r} is no option of sbatch: write --name=value, in one word")
 
@@ -65,19 +69,41 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Serving:
-    """A server with so many workers on each node, behind its door, in a job of its own."""
+class Group:
+    """Workers of one model, so many on each node of their part of a job."""
 
     model: str
-    name: str
     workers: tuple[int, ...]
-    wishes: Wishes
     threads: int = 1
     image: str = ""
+    #: Megabytes of each worker, for those that are added later; 0 for the site's own.
+    worker_mb: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Nodes that are alike, and the groups that share them."""
+
+    groups: tuple[Group, ...]
+    wishes: Wishes
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server behind its door, in a job of its own, which is heterogeneous where it has several parts.
+
+    The dispatcher is on the first node, with its share of the first group.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
     requeue: bool = False
     site: Site = field(default_factory=Site)
-    #: Of each worker, for those that are added later; 0 for the site's own.
-    worker_mb: int = 0
+
+    @property
+    def wishes(self) -> Wishes:
+        """Of the first part."""
+        return self.parts[0].wishes
 
 
 @dataclass(frozen=True)
@@ -89,6 +115,8 @@ class Joining:
     wishes: Wishes
     workers: int = 1
     threads: int = 1
+    #: What they load, where that is not what the server says.
+    model: str = ""
     image: str = ""
     site: Site = field(default_factory=Site)
 
@@ -114,6 +142,8 @@ class Together:
     arguments: tuple[str, ...]
     wishes: Wishes
     ranks: int = 1
+    #: Of each model, "" where it runs outside of any; or of none.
+    images: tuple[str, ...] = ()
     site: Site = field(default_factory=Site)
 
     @property
@@ -174,17 +204,25 @@ def format_script(job: Job) -> str:
     """The batch script of a job, as sbatch takes it."""
     formats = {Serving: _serve, Joining: _join, Analyzing: _analyze, Together: _run}
     options, body = formats[type(job)](job)  # type: ignore[operator]
-    wishes = job.wishes
-    options += [f"--nodes={wishes.nodes}", f"--time={wishes.minutes}"]
-    options += [f"--mem={wishes.memory_mb}M"] if wishes.memory_mb else []
-    options += [f"--gpus-per-node={wishes.gpus}"] if wishes.gpus else []
-    named = {"partition": wishes.partition, "account": wishes.account, "qos": wishes.qos}
-    options += [f"--{name}={value}" for name, value in named.items() if value]
-    options += wishes.extra
+    options += _ask(job.wishes)
+    for part in job.parts[1:] if isinstance(job, Serving) else ():
+        own = ["--ntasks-per-node=1", f"--cpus-per-task={part.wishes.cpus}"]
+        options += ["hetjob", *own, *_ask(part.wishes), *(["--no-kill"] if part.wishes.nodes > 1 else [])]
     head = ["#!/bin/bash", *(f"#SBATCH {shlex.quote(option)}" for option in options), "set -euo pipefail"]
     site = [f". {shlex.quote(job.site.settings)}"] if job.site.settings else []
     site += [f"export PATH={shlex.quote(job.site.programs)}:$PATH"] if job.site.programs else []
     return "\n".join([*head, *site, *body, ""])
+
+
+def _ask(wishes: Wishes) -> list[str]:
+    """Options of sbatch for what is wanted of a part of a job."""
+    options = [f"--nodes={wishes.nodes}", f"--time={wishes.minutes}"]
+    options += [f"--mem={wishes.memory_mb}M"] if wishes.memory_mb else []
+    options += [f"--gpus-per-node={wishes.gpus}"] if wishes.gpus else []
+    options += [f"--licenses={','.join(wishes.licenses)}"] if wishes.licenses else []
+    named = {"partition": wishes.partition, "account": wishes.account, "qos": wishes.qos}
+    options += [f"--{name}={value}" for name, value in named.items() if value]
+    return [*options, *wishes.extra]
 
 
 def _log(site: Site, name: str) -> str:
@@ -193,13 +231,13 @@ def _log(site: Site, name: str) -> str:
 
 def _contain(image: str, gpus: int) -> str:
     """What comes before a command that is to run inside an image."""
-    seen = "--gpus nv " if gpus else ""
+    seen = '--gpus "${SITE_GPUS:-nv}" ' if gpus else ""
     return f"demos-hpc image run --for submit {seen}{shlex.quote(image)} -- " if image else ""
 
 
-def _limit(threads: int) -> list[str]:
-    """What numerical libraries read, and a model in C that shares rows among threads."""
-    if threads == 1:
+def _limit(threads: int, before: int = 1) -> list[str]:
+    """What numerical libraries read, and a model in C that shares rows among threads; they have read ``before``."""
+    if threads == before:
         return []
     return ["export " + " ".join(f"{name}={value}" for name, value in limit_threads({}, threads).items())]
 
@@ -214,42 +252,39 @@ def read_notes(comment: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in comment.split(";") if "=" in part)
 
 
-#: For everybody: no server is joined that is about to end, and steps take what the job has.
-_END = 'SLURM_JOB_END_TIME=$(date +%s -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)")'
+#: For everybody: no server is joined that is about to end. A heterogeneous job has a line for each part.
+_END = 'SLURM_JOB_END_TIME=$(date +%s -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e | head -n 1)")'
 
 
 def _serve(job: Serving) -> tuple[list[str], list[str]]:
-    wishes = job.wishes
-    notes = format_notes(workers=sum(job.workers), memory=job.worker_mb, threads=job.threads, image=job.image)
+    first = job.parts[0].groups[0]
+    workers = sum(sum(group.workers) for part in job.parts for group in part.groups)
+    notes = format_notes(workers=workers, memory=first.worker_mb, threads=first.threads, image=first.image)
     options = [
         f"--job-name={PREFIX}{job.name}",
         "--ntasks-per-node=1",
-        f"--cpus-per-task={wishes.cpus}",
+        f"--cpus-per-task={job.wishes.cpus}",
         f"--signal=B:USR1@{LEAD}",
         "--requeue" if job.requeue else "--no-requeue",
         "--open-mode=append",
         _log(job.site, "%j.log"),
-        *(["--no-kill"] if wishes.nodes > 1 else []),
+        *(["--no-kill"] if job.wishes.nodes > 1 else []),
         f"--comment={notes}",
     ]
-    inside, name, model = _contain(job.image, wishes.gpus), shlex.quote(job.name), shlex.quote(job.model)
     body = [
         f"export DEMOS_HOST=${{SITE_HOST:-$(hostname)}} DEMOS_STOP_SECONDS={FINISHING}",
         f"{_END}; export SLURM_JOB_END_TIME",
-        *_limit(job.threads),
     ]
-    first, *others = job.workers
-    if others:
-        body += [
-            f"workers=({' '.join(map(str, job.workers))})",
-            "mapfile -t nodes < <(scontrol show hostnames)",
-            'for i in "${!nodes[@]}"; do # each a step of its own: a node that is lost costs its workers only',
-            '    [ "$i" = 0 ] || srun --quiet --nodes=1 --ntasks=1 --nodelist="${nodes[i]}" '
-            f'{inside}demos-hpc worker --join {name} --workers "${{workers[i]}}" --wait {OPENING} &',
-            "done",
-        ]
+    threads = 1
+    for nth, part in enumerate(job.parts):
+        for group in part.groups:
+            if group is not first or len(group.workers) > 1:
+                body += [*_limit(group.threads, threads), *_send(job, nth, group, is_first=group is first)]
+                threads = group.threads
+    body += _limit(first.threads, threads)
+    inside, name = _contain(first.image, job.wishes.gpus), shlex.quote(job.name)
     body += [
-        f"{inside}demos-hpc serve {model} --name {name} --workers {first} &",
+        f"{inside}demos-hpc serve {shlex.quote(first.model)} --name {name} --workers {first.workers[0]} &",
         "server=$! status=0",
         "trap 'kill \"$server\"' TERM",
         "trap 'kill \"$server\"; warned=yes' USR1 # the time is nearly over",
@@ -258,6 +293,27 @@ def _serve(job: Serving) -> tuple[list[str], list[str]]:
     if job.requeue:
         body += ['[ -z "${warned:-}" ] || scontrol requeue "$SLURM_JOB_ID"']
     return options, [*body, 'exit "$status"']
+
+
+def _send(job: Serving, nth: int, group: Group, *, is_first: bool) -> list[str]:
+    """Lines that start the workers of a group on the nodes of its part; those of the server itself come with it."""
+    part = job.parts[nth]
+    is_heterogeneous = len(job.parts) > 1
+    nodes = f' "$SLURM_JOB_NODELIST_HET_GROUP_{nth}"' if is_heterogeneous else ""
+    where = f"--het-group={nth} " if is_heterogeneous else ""
+    # Steps that share a node share what the job has there.
+    where += "--overlap " if len(part.groups) > 1 else ""
+    skip = '[ "$i" = 0 ] || ' if is_first else ""
+    model = "" if group.model == job.parts[0].groups[0].model else f" --model {shlex.quote(group.model)}"
+    words = f"demos-hpc worker --join {shlex.quote(job.name)}{model}"
+    return [
+        f"workers=({' '.join(map(str, group.workers))})",
+        f"mapfile -t nodes < <(scontrol show hostnames{nodes})",
+        'for i in "${!nodes[@]}"; do # each a step of its own: a node that is lost costs its workers only',
+        f'    {skip}srun --quiet {where}--nodes=1 --ntasks=1 --nodelist="${{nodes[i]}}" '
+        f'{_contain(group.image, part.wishes.gpus)}{words} --workers "${{workers[i]}}" --wait {OPENING} &',
+        "done",
+    ]
 
 
 def _join(job: Joining) -> tuple[list[str], list[str]]:
@@ -269,7 +325,8 @@ def _join(job: Joining) -> tuple[list[str], list[str]]:
         "--no-requeue",
         _log(job.site, "%A_%a.log"),
     ]
-    many = f" --workers {job.workers}" if job.workers > 1 else ""
+    many = f" --model {shlex.quote(job.model)}" if job.model else ""
+    many += f" --workers {job.workers}" if job.workers > 1 else ""
     words = f'demos-hpc worker --join {shlex.quote(job.server)}{many} --label "{LABEL}$SLURM_JOB_ID" --wait {OPENING}'
     return options, [*_limit(job.threads), f"exec {_contain(job.image, job.wishes.gpus)}{words}"]
 
@@ -296,5 +353,7 @@ def _run(job: Together) -> tuple[list[str], list[str]]:
     first, *others = job.models
     words = [first, *(word for model in others for word in ("--model", model))]
     words += [word for n in job.workers for word in ("--workers", str(n))]
+    if any(job.images):
+        words += ["--for", "submit", *(word for image in job.images for word in ("--image", image or "-"))]
     words += ["--ranks", str(job.ranks), job.script, *job.arguments]
     return options, [f'exec demos-hpc run --launcher "${{SITE_LAUNCHER:-auto}}" {shlex.join(words)}']

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .children import run_along
@@ -19,10 +19,17 @@ from .threads import limit_threads
 
 #: How a rank of ours begins: this Python, this package.
 PYTHON = (sys.executable, "-m", "demos_hpc")
+#: Makes of a command the one that runs it in an image.
+Contain = Callable[[Sequence[str]], list[str]]
 
 
 def make_programs(
-    models: Sequence[str], workers: Sequence[int], analysis: Sequence[str], ranks: int = 1
+    models: Sequence[str],
+    workers: Sequence[int],
+    analysis: Sequence[str],
+    ranks: int = 1,
+    *,
+    contain: Sequence[Contain | None] = (),
 ) -> list[Program]:
     """The programs of a launch: a server for each model, the first of which brings the dispatcher, and the analysis.
 
@@ -36,6 +43,8 @@ def make_programs(
         A script and its arguments, or ``-m``, a module and its arguments.
     ranks
         Of the analysis.
+    contain
+        For each model, what puts its command into an image; None, or nothing at all, where it is served outside of any.
 
     Raises
     ------
@@ -52,11 +61,13 @@ def make_programs(
         raise InvalidInput(
             f"a launch of {min(workers)} workers and {ranks} ranks of the analysis; each needs one at least"
         )
-    for model in models:
-        check_model(model)
     counts = list(workers) * len(models) if len(workers) == 1 else list(workers)
     counts[0] += 1
-    servers = [Program(n, (*PYTHON, "serve", model)) for n, model in zip(counts, models, strict=True)]
+    servers = []
+    for n, model, inside in zip(counts, models, contain or [None] * len(models), strict=True):
+        if inside is None:
+            check_model(model)
+        servers.append(Program(n, inside(["demos-hpc", "serve", model]) if inside else (*PYTHON, "serve", model)))
     return [*servers, Program(ranks, (*PYTHON, *analysis))]
 
 

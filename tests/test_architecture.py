@@ -35,7 +35,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "served", "relay", "arguments", "differences", "future", "desk",
         "adapters", "hdf5_format", "datasets", "hdf5", "tables", "library", "direct_data", "segments",
         "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "metrics",
-        "cache", "exposition", "slurm_plan", "cluster", "autoscaling",
+        "cache", "exposition", "slurm_plan", "needs", "cluster", "autoscaling",
         "answers", "columns", "row_files", "result_files", "writing",
     ),
     "4 transport": (
@@ -61,7 +61,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "8 command line": (
         "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "containers", "cli.output",
         "cli.quantities", "cli.interruption",
-        "cli.rates", "cli.dashboard", "cli.arrays", "cli.group", "cli.operators", "cli.watching", "cli.servers",
+        "cli.rates", "cli.dashboard", "cli.arrays", "cli.confining", "cli.group", "cli.operators", "cli.watching", "cli.servers",
         "cli.launches", "cli.jobs", "cli.batch", "cli.scaling",
         "cli.choice", "cli.brackets", "cli.datasets", "cli.examination", "cli.compiling",
         "cli.figures", "cli.results", "cli.images",

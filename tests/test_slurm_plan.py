@@ -13,8 +13,10 @@ from demos_hpc.cluster import Partition, Queued, check_wishes, choose_victims, r
 from demos_hpc.errors import InvalidInput
 from demos_hpc.slurm_plan import (
     Analyzing,
+    Group,
     Job,
     Joining,
+    Part,
     Serving,
     Site,
     Together,
@@ -31,22 +33,32 @@ GOLDEN = Path(__file__).parent / "golden" / "slurm"
 TEMPLATES = Path(__file__).parents[1] / "slurm"
 SITE = Site("/etc/demos-hpc/site.sh", "/software/demos-hpc/bin", "/home/ada/.demos-hpc/jobs")
 JOBS: dict[str, Job] = {
-    "serve": Serving("nu_atm", "nu_atm", (2,), Wishes(cpus=3), site=SITE),
+    "serve": Serving("nu_atm", (Part((Group("nu_atm", (2,)),), Wishes(cpus=3)),), site=SITE),
     "serve-nodes": Serving(
-        "/home/ada/my model.py:Peak",
         "peak",
-        (2, 3),
-        Wishes(2, 6, 1800, 1, 120, "gpu", "t2k", "high", ("--constraint=a100",)),
-        threads=2,
-        image="/images/peak.sif",
+        (
+            Part(
+                (Group("/home/ada/my model.py:Peak", (2, 3), 2, "/images/peak.sif"),),
+                Wishes(2, 6, 1800, 1, 120, "gpu", "t2k", "high", ("geant4:2",), ("--constraint=a100",)),
+            ),
+        ),
         requeue=True,
         site=SITE,
     ),
+    "serve-models": Serving(
+        "two",
+        (
+            Part((Group("nu_atm", (1, 2), threads=4), Group("/b.py:B", (1, 1), image="/b.sif")), Wishes(2, cpus=9)),
+            Part((Group("/c.py:OnGpu", (2,)),), Wishes(cpus=2, gpus=1, partition="gpu")),
+        ),
+        site=SITE,
+    ),
     "workers": Joining("nu_atm", 4, Wishes(memory_mb=500, minutes=30), site=SITE),
+    "workers-model": Joining("two", 2, Wishes(gpus=1), model="/opt/model/b.py:B", image="/b.sif", site=SITE),
     "analyze": Analyzing("/home/ada/fit.py", ("--steps", "1 000"), Wishes(), site=SITE),
     "analyze-ranks": Analyzing("/home/ada/fit.py", (), Wishes(nodes=2), ranks=8, site=SITE),
     "serve-and-analyze": Together(
-        ("nu_atm", "peak.py:Peak"), (4, 2), "/home/ada/fit.py", ("-v",), Wishes(), 2, site=SITE
+        ("nu_atm", "peak.py:Peak"), (4, 2), "/home/ada/fit.py", ("-v",), Wishes(), 2, ("", "/images/p.sif"), SITE
     ),
 }
 PARTITIONS = [
@@ -121,7 +133,14 @@ def test_memory_is_that_of_slurm() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"nodes": 0}, {"minutes": 0}, {"partition": "a b"}, {"account": "x\n#SBATCH -N 9"}, {"extra": ("N 9",)}],
+    [
+        {"nodes": 0},
+        {"minutes": 0},
+        {"partition": "a b"},
+        {"account": "x\n#SBATCH -N 9"},
+        {"extra": ("N 9",)},
+        {"licenses": ("a b",)},
+    ],
     ids=str,
 )
 def test_nonsense_is_no_wish(changes: dict[str, object]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,9 +19,9 @@ from ..endpoint import Endpoint, check_name
 from ..errors import InvalidInput, LaunchError
 from ..logs import warn
 from ..model_paths import BUNDLED, find, find_absolute
+from ..needs import Needs, Wanted, arrange, read_needs, spread
 from ..registry import Registry
 from ..slurm_plan import (
-    DISPATCHER_MB,
     PREFIX,
     Analyzing,
     Serving,
@@ -27,33 +29,28 @@ from ..slurm_plan import (
     Wishes,
     read_megabytes,
     read_minutes,
-    share,
 )
 from ..starter import check_model
 from ..survey import look, survey
+from .confining import Subject, find_subjects
 from .group import WithScript
 from .jobs import (
     Account,
     DryRun,
     Extra,
-    Gpus,
-    Image,
     Json,
-    Memory,
     NoWait,
     Partition,
     Qos,
     Ranks,
-    Threads,
     Time,
-    Workers,
     check_script,
     find_image,
     find_log,
     find_site,
     hand_in,
 )
-from .launches import Model
+from .launches import Also, Images, Model
 from .operators import open_registry
 from .output import print_json
 from .quantities import format_number_of
@@ -62,10 +59,8 @@ from .quantities import format_number_of
 LOOK, GLANCE = 0.1, 1.0
 #: Seconds that a door is given.
 PATIENCE = 5.0
-#: The label of an image that has what its model needs, as JSON.
-RESOURCES_LABEL = "org.demos-hpc.model.resources"
-#: Where a site's settings are, unless DEMOS_SITE says otherwise.
-SITES = ("~/.demos-hpc/site.sh", "/etc/demos-hpc/site.sh")
+#: Labels of an image: what its model needs, as JSON, and its name.
+RESOURCES_LABEL, NAME_LABEL = "org.demos-hpc.model.resources", "org.demos-hpc.model.name"
 
 
 submit = typer.Typer(
@@ -93,17 +88,32 @@ class Scripted(WithScript):
 
 def submit_server(
     model: Model,
-    workers: Workers = 2,
-    nodes: Annotated[int, typer.Option("--nodes", "-N", min=1, metavar="K", help="That the workers spread over.")] = 1,
+    also: Also = None,
+    workers: Annotated[
+        list[int] | None, typer.Option("--workers", "-w", min=1, metavar="N", help="Of a model, on all its nodes; 2.")
+    ] = None,
+    nodes: Annotated[
+        list[int] | None, typer.Option("--nodes", "-N", min=1, metavar="K", help="That its workers spread over; 1.")
+    ] = None,
     time_: Time = "60",
-    partition: Partition = "",
+    partition: Annotated[
+        list[str] | None,
+        typer.Option("--partition", "-p", metavar="NAME", help="Of Slurm's; its default if left out."),
+    ] = None,
     account: Account = "",
     qos: Qos = "",
-    memory: Memory = "",
-    gpus: Gpus = None,
-    threads: Threads = 0,
+    memory: Annotated[
+        list[str] | None,
+        typer.Option("--mem-per-worker", metavar="SIZE", help="500M, 2G; else what the model says."),
+    ] = None,
+    gpus: Annotated[
+        list[int] | None, typer.Option("--gpus", min=0, metavar="N", help="On each node; else what the model says.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", min=1, metavar="N", help="Of a worker; else what the model says.")
+    ] = None,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What it is called; else as the model.")] = "",
-    image: Image = "",
+    image: Images = None,
     requeue: Annotated[
         bool, typer.Option("--requeue", help="Begin again, under the same name, when time or a node is lost.")
     ] = False,
@@ -120,86 +130,137 @@ def submit_server(
     as_json: Json = False,
     no_wait: NoWait = False,
 ) -> None:
-    """Serve a model in a job, and wait until it answers.
+    """Serve models in a job, and wait until it answers.
 
     It ends with its time, with `demos-hpc stop NAME`, or with scancel; a minute before its time is over it takes
     nothing new and finishes what runs. Clients of any job find it by its name.
 
+    Of several models, each has its own --workers, --nodes, --partition, --gpus, --mem-per-worker, --threads and
+    --image, in the order of the models; what is given once is for all. Models that want the same nodes, partition and
+    GPUs share nodes; others make it a heterogeneous job.
+
     demos-hpc submit serve nu_atm --workers 8 --nodes 2 --time 2:00:00
+
+    demos-hpc submit serve peak.sif --workers 4
+
+    demos-hpc submit serve flux.py:Flux --model shower.py:OnGpu --workers 4 --workers 1 --gpus 0 --gpus 1
 
     demos-hpc submit serve nu_atm --workers 8 --analyse fit.py
     """
-    resources = read_resources(model, image)
-    memory_mb = read_megabytes(memory) if memory else int(resources.get("memory_mb", 0))
-    gpus = int(resources.get("gpus", 0)) if gpus is None else gpus
-    threads = threads or int(resources.get("threads", 1))
-    common: dict[str, Any] = {
-        "minutes": read_minutes(time_), "partition": partition, "account": account, "qos": qos, "gpus": gpus,
-        "extra": tuple(extra or ()), "nodes": nodes,
-    }  # fmt: skip
     registry, config = open_registry()
+    subjects = find_subjects([model, *(also or [])], image or [])
+    count, defaults = len(subjects), [read_resources(each) for each in subjects]
+    columns = (
+        subjects,
+        spread(workers or [], count, 2, "--workers"),
+        spread(threads or [], count, 0, "--threads"),
+        spread([read_megabytes(size) for size in memory or []], count, 0, "--mem-per-worker"),
+        spread(gpus or [], count, -1, "--gpus"),
+        spread(nodes or [], count, 1, "--nodes"),
+        spread(partition or [], count, "", "--partition"),
+        defaults,
+    )
+    wanted = [
+        Wanted(
+            each.model if each.image else find_absolute(each.model),
+            n,
+            replace(
+                needs,
+                threads=n_threads or needs.threads,
+                memory_mb=megabytes or needs.memory_mb,
+                gpus=needs.gpus if n_gpus < 0 else n_gpus,
+            ),
+            find_image(each.image),
+            n_nodes,
+            where,
+        )
+        for each, n, n_threads, megabytes, n_gpus, n_nodes, where, needs in zip(*columns, strict=True)
+    ]
+    common = Wishes(minutes=read_minutes(time_), account=account, qos=qos, extra=tuple(extra or ()))
     if script:
         check_script(script)
-        if image:
-            raise InvalidInput(
-                "--image and --analyse: one MPI world in which servers are in an image is started by hand (mpiexec -n 3"
-                " demos-hpc image run …); or submit the server with --image, and the analysis by itself"
-            )
-        wishes = Wishes(cpus=threads, memory_mb=memory_mb * -(-(workers + 1 + ranks) // nodes), **common)
-        place = (find_absolute(model),), (workers,), str(Path(script).resolve()), tuple(arguments or ())
-        world = Together(*place, wishes, ranks, find_site())
+        world = join_all(wanted, common, str(Path(script).resolve()), arguments or [], ranks)
         id_ = hand_in(world, dry_run=dry_run, as_json=as_json)
         if wait and not dry_run:
             raise typer.Exit(wait_for_end(id_, find_log(world, id_)))
         return
-    name = name or choose_name(model, registry)
+    name = name or choose_name(subjects[0], registry)
     check_name(name)
-    shares = share(workers, nodes)
-    cpus = max([shares[0] * threads + 1, *(n * threads for n in shares[1:])])
-    memory_node = max(shares) * memory_mb + DISPATCHER_MB if memory_mb else 0
-    wishes = Wishes(cpus=cpus, memory_mb=memory_node, **common)
-    path = model if image else find_absolute(model)
-    job = Serving(path, name, shares, wishes, threads, find_image(image), requeue, find_site(), memory_mb)
+    job = Serving(name, arrange(wanted, common), requeue, find_site())
     if not dry_run:
         refuse_name_in_use(name, registry, config)
     id_ = hand_in(job, dry_run=dry_run, as_json=as_json and no_wait, server=name)
     if dry_run or no_wait:
         return
-    endpoint = wait_for_door(id_, name, registry, config, find_log(job, id_))
+    endpoint = wait_for_door(id_, name, len({each.model for each in wanted}), registry, config, find_log(job, id_))
     if as_json:
         print_json({"job": id_, "log": str(find_log(job, id_)), **endpoint.to_dict()})
         return
+    how = name if count == 1 else "MODEL"
     typer.echo(
         f"server {name!r} answers: job {id_} on {endpoint.hostname}, {format_number_of(endpoint.workers, 'worker')}\n"
-        f"  call it      demos_hpc.connect({name!r})   with DEMOS_REGISTRY={registry.directory}\n"
+        f"  call it      demos_hpc.connect({how!r})   with DEMOS_REGISTRY={registry.directory}\n"
         f"  analyse      demos-hpc submit analyse fit.py\n"
         f"  look         demos-hpc top {name}\n"
-        f"  scale        demos-hpc scale {name} --workers {2 * workers}\n"
+        f"  scale        demos-hpc scale {name} --workers {2 * sum(each.workers for each in wanted)}\n"
         f"  end          demos-hpc stop {name}"
     )
 
 
-def read_resources(model: str, image: str) -> dict[str, Any]:
-    """What the model says that it needs, in the image's labels or as it is loaded here."""
-    if image:
-        from .. import containers
+def join_all(wanted: Sequence[Wanted], common: Wishes, script: str, arguments: Sequence[str], ranks: int) -> Together:
+    """Servers and an analysis as one MPI world, whose ranks Slurm spreads over nodes that are alike."""
+    if len({(each.nodes, each.partition, each.needs.gpus) for each in wanted}) > 1:
+        raise InvalidInput(
+            "--analyse makes one MPI world of nodes that are alike: say --nodes, --partition and --gpus once for all"
+            " models, or submit the server and the analysis by themselves"
+        )
+    first, nodes = wanted[0], wanted[0].nodes
+    most = max(each.needs.memory_mb for each in wanted)
+    wishes = replace(
+        common,
+        nodes=nodes,
+        cpus=max(each.needs.threads for each in wanted),
+        memory_mb=most * -(-(sum(each.workers for each in wanted) + 1 + ranks) // nodes),
+        gpus=first.needs.gpus,
+        partition=first.partition,
+        licenses=tuple(dict.fromkeys(name for each in wanted for name in each.needs.licenses)),
+    )
+    return Together(
+        tuple(each.model for each in wanted),
+        tuple(each.workers for each in wanted),
+        script,
+        tuple(arguments),
+        wishes,
+        ranks,
+        tuple(each.image for each in wanted),
+        find_site(),
+    )
 
-        text = containers.read_labels(Path(find_image(image))).get(RESOURCES_LABEL, "{}")
+
+def read_resources(subject: Subject) -> Needs:
+    """What the model says that it needs, in the image's labels or as it is loaded here."""
+    if subject.image:
+        text = subject.labels.get(RESOURCES_LABEL, "{}")
         with contextlib.suppress(ValueError):
-            return dict(json.loads(text))
-        raise InvalidInput(f"label {RESOURCES_LABEL} of {image} is no JSON: build the image again")
-    check_model(model)
+            return read_needs(dict(json.loads(text)), subject.image)
+        raise InvalidInput(f"label {RESOURCES_LABEL} of {subject.image} is no JSON: build the image again")
+    check_model(subject.model)
     from ..model import load
 
     try:
-        return dict(load(model).spec.resources)
-    except Exception as error:  # it may want what only the nodes have: a GPU, a licence
-        warn(f"model {model} cannot be asked here for what it needs ({error}); say it by --mem-per-worker and --gpus")
-        return {}
+        resources = load(subject.model).spec.resources
+    except Exception as error:  # it may want what only the nodes have: a GPU, a license
+        warn(
+            f"model {subject.model} cannot be asked here for what it needs ({error}); say it by --mem-per-worker and"
+            " --gpus"
+        )
+        return Needs()
+    return read_needs(resources, f"model {subject.model}")
 
 
-def choose_name(model: str, registry: Registry) -> str:
-    return registry.choose_name(model if model in BUNDLED else find(model)[1])
+def choose_name(subject: Subject, registry: Registry) -> str:
+    model = subject.model
+    return registry.choose_name(subject.labels.get(NAME_LABEL) or (model if model in BUNDLED else find(model)[1]))
 
 
 def refuse_name_in_use(name: str, registry: Registry, config: Config) -> None:
@@ -217,15 +278,15 @@ def refuse_name_in_use(name: str, registry: Registry, config: Config) -> None:
         )
 
 
-def wait_for_door(id_: str, name: str, registry: Registry, config: Config, log: Path) -> Endpoint:
-    """The server of a job, once it answers with a worker at least; `LaunchError` where the job ends before."""
+def wait_for_door(id_: str, name: str, n_models: int, registry: Registry, config: Config, log: Path) -> Endpoint:
+    """The server of a job, once it answers with a worker of each model; `LaunchError` where the job ends before."""
     next_look, state = 0.0, "submitted"
     with Console(stderr=True).status(f"job {id_}: {state} …") as status:
         while True:
             for endpoint in registry.find(name):
                 if endpoint.name == name and endpoint.job == id_ and endpoint.state == "ready":
                     sighting = look(endpoint, config, seconds=PATIENCE)
-                    if sighting.state == "ready":
+                    if sighting.state == "ready" and len(sighting.endpoint.models) >= n_models:
                         return sighting.endpoint
             if time.monotonic() >= next_look:
                 job = slurm.find_job(id_)

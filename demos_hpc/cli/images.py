@@ -16,13 +16,10 @@ import typer
 from ..config import Config
 from ..definition import choose_arguments, split_origin
 from ..errors import InvalidInput
-from ..identity import find_user, make_key_file
-from ..image_labels import find_data_files
 from ..image_policy import RUN, SUBMIT, USES, read_policy
-from ..image_run import Bind, Confinement, bind_data, make_exec, read_bind
 from ..installation import SOURCE
 from ..logs import warn
-from ..watchdog import find_rank_and_size
+from .confining import confine
 from .group import FAILURE, WithScript
 from .output import make_console, make_table, print_json
 from .quantities import format_size
@@ -203,7 +200,7 @@ def run(
 
     mpiexec -n 3 demos-hpc image run server.sif demos-hpc serve nu_atm
     """
-    words = confine(image, command, data or [], writable or [], gpus, userns, use)
+    words = confine(image, data or [], writable or [], gpus, userns, use)(command)
     if dry_run:
         import shlex
 
@@ -221,71 +218,6 @@ def labels(
     from ..model import load
 
     typer.echo(format_labels(make_labels(load(model).spec, model, license_class)), nl=False)
-
-
-def confine(
-    image: Path, command: list[str], data: list[str], writable: list[str], gpus: str, userns: bool | None, use: str
-) -> list[str]:
-    """The command line that runs something in an image, once the site's policy lets it."""
-    from .. import containers
-
-    config = Config.load()
-    file, _, judgment = containers.examine(image, read_policy(config.image_policy), use)
-    for warning in judgment.warnings:
-        warn(warning)
-    judgment.enforce()
-    named = [read_bind(text) for text in data]
-    inside = {bind.inside for bind in named}
-    declared = [path for path in find_data_files(containers.read_labels(image)) if path not in inside]
-    binds = [*_bind_places(config), *bind_data(declared, of=str(image)), *named]
-    binds += [read_bind(text, is_writable=True) for text in writable]
-    return make_exec(
-        Confinement(
-            file.path,
-            file.digest,
-            tuple(binds),
-            userns=containers.needs_userns() if userns is None else userns,
-            gpus=gpus,
-            variables=_find_marks(config),
-            directory=_find_directory(binds),
-            program=containers.find_program(),
-        ),
-        command,
-    )
-
-
-def _bind_places(config: Config) -> Iterator[Bind]:
-    """Where servers are found, who opens the door, and where data are left for one another."""
-    config.registry_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    written = [Path(file).absolute().parent for file in (config.audit_file, config.log_file) if file]
-    for place in dict.fromkeys((config.registry_directory, config.spool_directory, *written)):
-        if place.exists():
-            yield Bind(str(place.absolute()), is_writable=True)
-    if config.authentication != "munge" and not config.key_path.exists():
-        make_key_file(config.key_path, find_user())  # which a server inside would make where nobody finds it
-    for file in (config.key_path, Path(config.access_file)) if config.access_file else (config.key_path,):
-        if file.exists():
-            yield Bind(str(file.absolute()))
-    # By which MUNGE's numbers become names. Where ours is not there, as with LDAP, Apptainer writes a file with it.
-    names = Path("/etc/passwd").read_text(encoding="utf-8", errors="replace").splitlines()
-    if any(line.split(":")[2:3] == [str(os.getuid())] for line in names):
-        yield from (Bind("/etc/passwd"), Bind("/etc/group"))
-    for munge in (Path("/run/munge"), Path("/var/run/munge")):
-        if munge.is_dir() and not munge.parent.is_symlink():
-            yield Bind(str(munge))
-
-
-def _find_marks(config: Config) -> dict[str, str]:
-    """Ranks of one launch on one host have the same parent here, and inside have not."""
-    if config.run_dir or find_rank_and_size() is None:
-        return {}
-    return {"DEMOS_RUN_DIR": f"/dev/shm/demos-run-{os.getuid()}-{os.getppid()}"}
-
-
-def _find_directory(binds: list[Bind]) -> str:
-    """This one, where something of it is seen inside: so that names of files mean the same."""
-    here = Path.cwd()
-    return str(here) if any(Path(bind.inside or bind.path).is_relative_to(here) for bind in binds) else ""
 
 
 def _find_definition(name: str) -> Path:

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from .. import slurm
-from ..cluster import check_wishes
+from ..cluster import check_licenses, check_wishes
 from ..config import Config
 from ..errors import InvalidInput
 from ..logs import warn
-from ..slurm_plan import Job, Joining, Site, format_script
+from ..slurm_plan import Job, Joining, Serving, Site, format_script
 from .output import print_json
 
 #: Where a site's settings are, unless DEMOS_SITE says otherwise.
@@ -29,13 +29,13 @@ Time = Annotated[str, typer.Option("--time", "-t", metavar="T", help="Minutes, H
 Extra = Annotated[
     list[str] | None, typer.Option("--extra", metavar="--OPTION=VALUE", help="Any other option of sbatch; repeatable.")
 ]
-Workers = Annotated[int, typer.Option("--workers", "-w", min=1, metavar="N", help="Of the model, on all nodes.")]
+Workers = Annotated[int, typer.Option("--workers", "-w", min=1, metavar="N", help="How many to add.")]
 Threads = Annotated[
     int, typer.Option("--threads", min=0, metavar="N", help="Of each worker; else what the model says.")
 ]
 Memory = Annotated[str, typer.Option("--mem-per-worker", metavar="SIZE", help="500M, 2G; else what the model says.")]
-Gpus = Annotated[int | None, typer.Option("--gpus", min=0, metavar="N", help="On each node; else what the model says.")]
 Image = Annotated[str, typer.Option("--image", metavar="FILE.sif", help="An Apptainer image to run in.")]
+Gpus = Annotated[int | None, typer.Option("--gpus", min=0, metavar="N", help="On each node; else what the model says.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the batch script, and submit nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once Slurm has the job.")]
@@ -84,7 +84,11 @@ def hand_in(job: Job, *, dry_run: bool, as_json: bool, server: str = "", is_told
     if dry_run:
         typer.echo(text, nl=False)
         return ""
-    check_wishes(job.wishes, slurm.list_partitions())
+    partitions = slurm.list_partitions()
+    for wishes in [part.wishes for part in job.parts] if isinstance(job, Serving) else [job.wishes]:
+        check_wishes(wishes, partitions)
+        if wishes.licenses:
+            check_licenses(wishes.licenses, slurm.list_licenses())
     Path(job.site.logs).mkdir(mode=0o700, parents=True, exist_ok=True)
     id_ = slurm.submit(text)
     if as_json:

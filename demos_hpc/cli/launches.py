@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -11,10 +12,13 @@ import typer
 
 from ..config import Config
 from ..errors import InvalidInput
+from ..image_policy import RUN
+from ..image_run import MPI_SETTINGS
 from ..mpiexec import CHOICES, find_launcher, tolerate_faults
 from ..starter import describe, make_programs, make_run_directory, start
 from ..threads import VARIABLES, limit_threads
 from ..watchdog import find_rank_and_size
+from .confining import confine, find_subjects
 from .group import FAILURE, WORDS, WithScript
 from .output import WIDTH_OF_FILES
 
@@ -28,7 +32,19 @@ MODEL_HELP = (
     "file.py:Class, package.module:Class, libfile.so for a model in C, C++ or Fortran, or file.json that describes one,"
     " file.h5 to serve its datasets, or the short name of a model that comes with demos-hpc: nu_atm."
 )
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help=f"{MODEL_HELP} Or an image.sif, for the model in it.", show_default=False),
+]
+Also = Annotated[
+    list[str] | None, typer.Option("--model", metavar="MODEL", help="A further model to serve; may be repeated.")
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image", metavar="FILE.sif", help="An Apptainer image to run in; repeated, one for each model, - for none."
+    ),
+]
 LauncherKind = Annotated[
     str, typer.Option("--launcher", help=f"What starts the ranks: {', '.join(CHOICES)}.", metavar="KIND")
 ]
@@ -47,9 +63,7 @@ def run(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Of the script.", show_default=False)
     ] = None,
-    also: Annotated[
-        list[str] | None, typer.Option("--model", metavar="MODEL", help="A further model to serve; may be repeated.")
-    ] = None,
+    also: Also = None,
     workers: Annotated[
         list[int] | None,
         typer.Option(
@@ -57,7 +71,9 @@ def run(
         ),
     ] = None,
     ranks: Annotated[int, typer.Option("--ranks", "-n", metavar="M", help="Ranks of the analysis.")] = 1,
+    image: Images = None,
     launcher: LauncherKind = "auto",
+    use: Annotated[str, typer.Option("--for", hidden=True)] = RUN,
     fault_tolerant: Annotated[
         bool, typer.Option("--fault-tolerant", help="Go on when a worker dies; takes Open MPI.")
     ] = False,
@@ -72,12 +88,15 @@ def run(
     """
     if not Path(script).is_file():
         raise InvalidInput(f"there is no script {script!r} (from {Path.cwd()})")
+    subjects = find_subjects([model, *(also or [])], image or [])
     start_launch(
-        [model, *(also or [])],
+        [subject.model for subject in subjects],
         workers or [2],
         [script, *(arguments or [])],
         ranks,
         launcher,
+        images=[subject.image for subject in subjects],
+        use=use,
         fault_tolerant=fault_tolerant,
         dry_run=dry_run,
     )
@@ -90,16 +109,19 @@ def start_launch(
     ranks: int,
     kind: str,
     *,
+    images: Sequence[str] = (),
+    use: str = RUN,
     fault_tolerant: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Runs one launch, and exits with its status where that is not 0."""
-    programs = make_programs(models, workers, analysis, ranks)
     launcher = find_launcher(kind=kind)
     if fault_tolerant:
         launcher = tolerate_faults(launcher)
     with make_run_directory(launcher) as directory:
-        plan = describe(launcher, programs, directory)
+        contain = [confine(Path(image), writable=[str(directory)], use=use) if image else None for image in images]
+        programs = make_programs(models, workers, analysis, ranks, contain=contain)
+        plan = describe(launcher, programs, directory, MPI_SETTINGS if any(contain) else None)
         if dry_run:
             typer.echo(str(plan))
             return

@@ -15,6 +15,7 @@ from ..cluster import Queued, choose_victims
 from ..endpoint import Endpoint
 from ..errors import InvalidInput, ServerLost
 from ..identity import find_user
+from ..model_paths import find_absolute
 from ..operating import Operator
 from ..slurm_plan import (
     LABEL,
@@ -30,7 +31,22 @@ from ..slurm_plan import (
 )
 from ..survey import reach
 from .batch import submit
-from .jobs import Account, DryRun, Extra, Json, Memory, Partition, Threads, Time, Workers, find_site, hand_in
+from .jobs import (
+    Account,
+    DryRun,
+    Extra,
+    Gpus,
+    Image,
+    Json,
+    Memory,
+    Partition,
+    Threads,
+    Time,
+    Workers,
+    find_image,
+    find_site,
+    hand_in,
+)
 from .operators import Name, open_registry
 from .output import print_json
 from .quantities import format_number_of
@@ -52,6 +68,12 @@ def submit_workers(
     account: Account = "",
     memory: Memory = "",
     threads: Threads = 0,
+    gpus: Gpus = None,
+    model: Annotated[
+        str,
+        typer.Option("--model", metavar="MODEL", help="What to load; else what the server began with."),
+    ] = "",
+    image: Image = "",
     extra: Extra = None,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -62,7 +84,8 @@ def submit_workers(
     """
     registry, config = open_registry()
     with reach(name, registry, config) as operator:
-        kind = Kind(time_, partition, account, memory, threads, tuple(extra or ()))
+        path = find_absolute(model) if model and not image else model
+        kind = Kind(time_, partition, account, memory, threads, tuple(extra or ()), gpus or 0, path, find_image(image))
         job = plan_workers(operator.endpoint, workers, kind)
     hand_in(job, dry_run=dry_run, as_json=as_json, server=job.server)
 
@@ -77,6 +100,9 @@ class Kind:
     memory: str
     threads: int
     extra: tuple[str, ...]
+    gpus: int = 0
+    model: str = ""
+    image: str = ""
 
 
 def plan_workers(endpoint: Endpoint, workers: int, kind: Kind) -> Joining:
@@ -91,9 +117,11 @@ def plan_workers(endpoint: Endpoint, workers: int, kind: Kind) -> Joining:
         minutes=read_minutes(kind.time) if kind.time else left,
         partition=kind.partition or job.get("Partition", ""),
         account=kind.account or job.get("Account", "").replace("(null)", ""),
+        gpus=kind.gpus,
         extra=kind.extra,
     )
-    return Joining(endpoint.name, workers, wishes, threads=threads, image=notes.get("image", ""), site=find_site())
+    image = kind.image or ("" if kind.model else notes.get("image", ""))
+    return Joining(endpoint.name, workers, wishes, threads=threads, model=kind.model, image=image, site=find_site())
 
 
 def scale(
