@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -73,8 +74,15 @@ def read_steps(text: str, first: str, last: str) -> list[str]:
     return [" ".join(line.split()) for line in lines if line and not line.startswith(("#", "set -", "export "))]
 
 
+def join_steps(stage: str) -> str:
+    """The first RUN of a Containerfile's stage, a line for each command, as in a definition file."""
+    found = re.search(r"^RUN (.*\\\n|#.*\n)+.*\n", stage, re.MULTILINE)
+    assert found
+    return found[0].replace("; \\\n", "\n")
+
+
 def test_the_containerfile_does_what_the_definition_files_do() -> None:
-    """Step by step; no registry is needed for this, as it would be for building both."""
+    """Step by step; both are built only where buildah and Apptainer are."""
     twin = (FOLDER / "Containerfile").read_text(encoding="utf-8")
     base = (FOLDER / "base.def").read_text(encoding="utf-8")
     server = (FOLDER / "server.def").read_text(encoding="utf-8")
@@ -87,10 +95,12 @@ def test_the_containerfile_does_what_the_definition_files_do() -> None:
     for steps, stage in pairs:
         own = twin[twin.index(f" AS {stage}\n") :]
         own = own[: own.index("\nFROM ")] if "\nFROM " in own else own
-        told = read_steps(own, "RUN <<END\n", "\nEND\n")
+        told = read_steps(join_steps(own), "RUN set -eu\n", "")
         labels = [step for step in steps if "APPTAINER_LABELS" in step]
         assert told == [step for step in steps if step not in labels], stage
     for copied in ("demos_hpc", "csrc", "meson.build", "meson.options", "pyproject.toml", "README.md", "LICENSE"):
         assert f"{{{{ SOURCE }}}}/{copied} /opt/source/{copied}" in build
         assert f"COPY {copied} /opt/source/{copied}\n" in twin
     assert twin.count("org.opencontainers.image.") >= 5
+    tests = [line.strip() for line in final.partition("%test\n")[2].splitlines() if "demos-hpc" in line]
+    assert [line for line in twin.splitlines() if line.startswith("RUN demos-hpc")] == [f"RUN {line}" for line in tests]
