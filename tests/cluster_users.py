@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from required import TESTBED, find_lack
 from serving import wait_until
 
 import demos_hpc
+from demos_hpc.slurm import LIVING
 
 OWNER, OTHER = "alice", "bob"
 #: Seconds that a command may take, and that jobs have to come and go, on a machine that has other things to do.
@@ -37,12 +40,14 @@ class Testbed:
         self.place = place
         self.name = name
         self.registry = place / "registry"
+        #: What this site's operator has written, for all jobs.
+        self.site = place / "site.sh"
 
     def start(self, user: str, *words: str) -> subprocess.Popen[str]:
         settings = {
             "HOME": f"/home/{user}",
             "SLURM_CONF": str(self.place / "slurm/slurm.conf"),
-            "DEMOS_SITE": str(self.place / "site.sh"),
+            "DEMOS_SITE": str(self.site),
             "PATH": f"{self.place}/venv/bin:/usr/bin:/bin",
             "COLUMNS": "200",
         }
@@ -62,44 +67,60 @@ class Testbed:
     def demos(self, *words: str, code: int = 0) -> str:
         return self.run(OWNER, "demos-hpc", *words, code=code)
 
-    def serve(self, *words: str) -> dict[str, Any]:
+    def serve(self, *words: str, model: str = "nu_atm") -> dict[str, Any]:
         """Submits a server, and waits for its door."""
-        said = self.demos("submit", "serve", "nu_atm", "--name", self.name, "--time", "15", "--json", *words)
+        said = self.demos("submit", "serve", model, "--name", self.name, "--time", "15", "--json", *words)
         endpoint: dict[str, Any] = json.loads(said[said.index("{") :])
         return endpoint
 
-    def count_workers(self) -> int:
+    def list_workers(self) -> list[dict[str, Any]]:
+        """Those that are there, as the server describes them."""
         workers = json.loads(self.demos("stats", self.name, "--json"))["workers"]
-        return sum(worker["is_alive"] for worker in workers)
+        return [worker for worker in workers if worker["is_alive"]]
 
-    def list_jobs(self) -> list[str]:
-        """Names of our jobs that wait or run."""
-        names = self.run(OWNER, "squeue", "-h", "-r", "--states=all", "-o", "%T %j").splitlines()
-        ended = ("CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL")
-        return [line for line in names if f"demos:{self.name}" in line and not line.startswith(ended)]
+    def wait_for_workers(self, count: int) -> None:
+        wait_until(lambda: len(self.list_workers()) == count, PATIENCE, f"{count} workers", pause=0.2)
 
-    def is_gone(self) -> bool:
-        """Whether no job is left, no process, and no entry in the registry."""
-        processes = subprocess.run(
-            ["pgrep", "-f", f"demos_hpc.*{self.name}"], capture_output=True, text=True, check=False
-        )
-        entries = [path for path in self.registry.glob("*.json") if self.name in path.read_text(encoding="utf-8")]
-        return not processes.stdout and not entries and not self.list_jobs()
+    def list_jobs(self, states: Collection[str] = LIVING) -> list[str]:
+        """Numbers of our jobs that are in one of these states."""
+        lines = self.run(OWNER, "squeue", "-h", "-r", "--states=all", "-o", "%A %T %j").splitlines()
+        jobs = [line.split(maxsplit=2) for line in lines]
+        names = (f"demos:{self.name}", f"demos:{self.name}:workers")
+        return [id_ for id_, state, name in jobs if name in names and (not states or state in states)]
+
+    def list_processes(self) -> list[str]:
+        """Command lines of all processes of our jobs, or with the name of our server."""
+        jobs = {f"SLURM_JOB_ID={id_}".encode() for id_ in self.list_jobs(states=())}
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it ends while we look
+                words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                ours = "demos" in words and "scancel" not in words and self.name in words
+                if ours or jobs & set((process / "environ").read_bytes().split(b"\0")):
+                    found.append(words)
+        return found
+
+    def list_entries(self) -> list[Path]:
+        """What the registry has of our server."""
+        return [path for path in self.registry.glob("*.json") if self.name in path.read_text(encoding="utf-8")]
+
+    def list_left(self) -> list[Any]:
+        return [*self.list_jobs(), *self.list_processes(), *self.list_entries()]
 
     def check_gone(self) -> None:
-        wait_until(self.is_gone, PATIENCE, f"jobs, processes and entries of {self.name} are gone", pause=0.2)
+        """Before long no job is left, no process, and no entry in the registry."""
+        try:
+            wait_until(lambda: not self.list_left(), PATIENCE, f"all of {self.name} is gone", pause=0.2)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; there is {self.list_left()}") from None
 
 
 @pytest.fixture
 def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
     """The testbed, for a server of a name of its own; afterwards nothing of it may be left."""
-    place = Path(os.environ.get("DEMOS_TESTBED") or "/var/tmp/demos-testbed")
-    if os.geteuid() or not (place / "site.sh").is_file():
-        why = "the testbed is not up, or this is not root: tests/testbed/testbed up"
-        if "slurm" in os.environ.get("DEMOS_REQUIRE", "").replace(",", " ").split():
-            pytest.fail(f"{why}; DEMOS_REQUIRE names slurm")
-        pytest.skip(why)
-    testbed = Testbed(place, f"t{os.getpid()}-{abs(hash(request.node.name)) % 1000}")
+    if lack := find_lack("slurm"):
+        pytest.skip(lack)
+    testbed = Testbed(TESTBED, f"t{os.getpid()}-{abs(hash(request.node.name)) % 1000}")
     yield testbed
     for name in (testbed.name, f"{testbed.name}:workers"):
         testbed.run(OWNER, "scancel", "--quiet", f"--name=demos:{name}")
@@ -107,13 +128,13 @@ def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
 
 
 @pytest.fixture
-def script() -> Iterator[Callable[[str], str]]:
-    """Writes the analysis into a user's home, and returns its path."""
+def script() -> Iterator[Callable[..., str]]:
+    """Writes an analysis into a user's home, ``script(user, text)``, and returns its path."""
     paths = []
 
-    def write(user: str) -> str:
-        path = Path(f"/home/{user}/fit-{os.getpid()}.py")
-        path.write_text(SCRIPT, encoding="utf-8")
+    def write(user: str, text: str = SCRIPT) -> str:
+        path = Path(f"/home/{user}/fit-{os.getpid()}-{len(paths)}.py")
+        path.write_text(text, encoding="utf-8")
         path.chmod(0o644)
         paths.append(path)
         return str(path)

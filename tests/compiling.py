@@ -1,14 +1,9 @@
-"""Compilers, and what tests build with them.
-
-A test that needs a tool which is not there is skipped and says so, unless ``DEMOS_REQUIRE`` names the tool, as it does
-where all of them have to be there: ``DEMOS_REQUIRE="cc clang valgrind meson"``.
-"""
+"""Compilers, and what tests build with them."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
+from required import find_tool, require
 
 from demos_hpc.config import Config
 from demos_hpc.installation import find_installation
@@ -29,20 +24,6 @@ STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
 STRICT_FORTRAN = ("-std=f2008", *STRICT, "-Wconversion")
 #: One formula has the same bits in every language, also where a processor multiplies and adds in one step.
 ROUNDED = "-ffp-contract=off"
-
-
-def require(*tools: str) -> None:
-    """Skips the test where one of the tools is not there; fails it where it has to be."""
-    for tool in tools:
-        if find_tool(tool) is None:
-            if tool in os.environ.get("DEMOS_REQUIRE", "").split():
-                pytest.fail(f"{tool} is not installed, and DEMOS_REQUIRE names it")
-            pytest.skip(f"{tool} is not installed")
-
-
-def find_tool(name: str) -> str | None:
-    """The path of a program, be it beside this Python."""
-    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
 def run(command: Sequence[Any], **options: Any) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 import cluster_users
 import image_yard
 import pytest
-from compiling import Mold, Workshop, build, find_tool
+from compiling import Mold, Workshop, build
 from inside import Hall
 from launching import Launched, start
+from required import find_lacks, find_tool
 
 from demos_hpc.installation import PACKAGE
 from demos_hpc.mpiexec import Program
@@ -25,6 +26,12 @@ DEADLINE = 60.0
 testbed, script, right = cluster_users.testbed, cluster_users.script, cluster_users.right
 yard, fingerprint = image_yard.yard, image_yard.fingerprint
 base_image, server_image, peak_image = image_yard.base_image, image_yard.server_image, image_yard.peak_image
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Nothing is run, and nothing skipped in silence, where DEMOS_REQUIRE names what is not there."""
+    if not session.config.getoption("--with-mpi") and (lacks := find_lacks()):
+        raise pytest.UsageError(f"DEMOS_REQUIRE names what is not there: {'; '.join(lacks)}")
 
 
 @pytest.fixture(autouse=True)

@@ -19,12 +19,10 @@ from typing import Any
 
 import pytest
 from compiling import ROOT as SOURCE
-from compiling import require
+from required import DEBIAN, TESTBED, require
 
 from demos_hpc import containers
 
-TESTBED = Path(os.environ.get("DEMOS_TESTBED", "/var/tmp/demos-testbed"))
-DEBIAN = TESTBED / "images" / "debian"
 COPIED = ("apptainer", "demos_hpc", "csrc", "meson.build", "meson.options", "pyproject.toml", "README.md", "LICENSE")
 #: Seconds for a build, and for anything else.
 BUILDING, PATIENCE = 600.0, 120.0
@@ -109,9 +107,6 @@ class Yard:
 @pytest.fixture(scope="session")
 def yard() -> Iterator[Yard]:
     require("apptainer")
-    if not DEBIAN.is_dir():
-        words = f"there is no root file system {DEBIAN}; `tests/testbed/testbed up` makes one"
-        (pytest.fail if "apptainer" in os.environ.get("DEMOS_REQUIRE", "").split() else pytest.skip)(words)
     place = Path(tempfile.mkdtemp(prefix="demos-images-", dir="/var/tmp"))
     user = pwd.getpwuid(DEBIAN.stat().st_uid if os.geteuid() == 0 else os.geteuid()).pw_name
     beds = TESTBED / "venv" / "bin" / "python"

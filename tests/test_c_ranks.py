@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from compiling import CSRC, EXAMPLES, STRICT, Workshop, require, run
+from compiling import CSRC, EXAMPLES, STRICT, Workshop, run
 from launching import Launched, analyze, serve
+from required import require
 
 from demos_hpc.config import Config
 from demos_hpc.errors import InvalidInput

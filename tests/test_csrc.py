@@ -10,7 +10,8 @@ from pathlib import Path
 
 import cffi
 import pytest
-from compiling import CSRC, EXAMPLES, MODELS, ROOT, STRICT, Workshop, build, find_tool, require, run
+from compiling import CSRC, EXAMPLES, MODELS, ROOT, STRICT, Workshop, build, run
+from required import find_tool, require
 
 from demos_hpc.config import Config
 from demos_hpc.installation import find_installation

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compiling import ROOT, Workshop, require, run
+from compiling import ROOT, Workshop, run
 from launching import PACKAGE, start
+from required import require
 
 from demos_hpc.model import load
 from demos_hpc.mpiexec import Program

@@ -13,8 +13,9 @@ from typing import Any
 import cffi
 import numpy as np
 import pytest
-from compiling import CSRC, EXAMPLES, ROOT, STRICT, Mold, Workshop, require, run
+from compiling import CSRC, EXAMPLES, ROOT, STRICT, Mold, Workshop, run
 from launching import Launched, analyze, serve, serve_spec
+from required import require
 from serving import serving
 
 import demos_hpc

@@ -11,8 +11,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from compiling import require
 from image_yard import DEBIAN, PATIENCE, Yard, inspect
+from required import require
 from serving import wait_until
 
 from demos_hpc.sif import MAGIC, MAGIC_AT

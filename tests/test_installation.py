@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from compiling import CSRC, EXAMPLES, ROOT, Workshop, find_tool, require, run
+from compiling import CSRC, EXAMPLES, ROOT, Workshop, run
+from required import find_tool, require
 from typer.testing import CliRunner, Result
 
 from demos_hpc import installation

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compiling import CSRC, EXAMPLES, MODELS, STRICT, Workshop, require, run
+from compiling import CSRC, EXAMPLES, MODELS, STRICT, Workshop, run
 from launching import Launched, analyze, serve, serve_spec
+from required import require
 from serving import serving
 
 import demos_hpc

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compiling import require, run
+from compiling import run
 from launching import Launched, analyze, serve_spec
+from required import require
 from serving import serving
 from typer.testing import CliRunner
 
