@@ -28,7 +28,7 @@ start_database() {
             --auth-root-authentication-method=socket > "$folder/log" 2>&1 || fail "no database could be made: $folder/log"
         touch "$folder/made"
     fi
-    setsid mariadbd --no-defaults --user=root --datadir="$folder/data" --socket="$folder/socket" --pid-file="$folder/pid" \
+    alone setsid mariadbd --no-defaults --user=root --datadir="$folder/data" --socket="$folder/socket" --pid-file="$folder/pid" \
         --skip-networking --innodb-flush-log-at-trx-commit=0 --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 \
         --log-error="$folder/log" > /dev/null 2>&1 < /dev/null &
     wait_for "mariadbd does not answer: $folder/log" [ -S "$folder/socket" ]
@@ -39,7 +39,7 @@ start_accounting() {
     start_database
     if ! is_running "$place/slurm/slurmdbd.pid"; then
         write_slurmdbd_conf
-        MYSQL_UNIX_PORT=$place/accounting/socket slurmdbd
+        MYSQL_UNIX_PORT=$place/accounting/socket alone slurmdbd
         wait_for "slurmdbd does not answer: $place/slurm/log/slurmdbd.log" sacctmgr --noheader show cluster
     fi
     [ -z "$(sacctmgr --noheader --parsable2 show cluster demos)" ] || return 0
@@ -54,6 +54,15 @@ start_accounting() {
 stop_accounting() {
     stop "$place/slurm/slurmdbd.pid"
     stop "$place/accounting/pid"
+}
+
+alone() { # COMMAND...: without files that happen to be open here, such as a lock of whoever has started this
+    (
+        for file in /proc/self/fd/*; do
+            [ "${file##*/}" -le 2 ] || eval "exec ${file##*/}>&-"
+        done
+        exec "$@"
+    )
 }
 
 wait_for() { # WHY COMMAND...: until the command succeeds
