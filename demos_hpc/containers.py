@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .errors import AccessRefused, InvalidInput, LaunchError
 from .image_labels import OCI
 from .image_policy import Flaw, Judgment, Policy, Signature, find_flaws, judge
-from .sif import SifFile, find_architecture, read_sif
+from .sif import SifFile, find_architecture, is_sif, read_sif
 from .software import DPKG, PIP, SYSTEM, make_bill, read_packages
 
 #: Names that the program goes by.
 PROGRAMS = ("apptainer", "singularity")
+#: What builds images of definition files with template variables: from this version on.
+BUILDING = {"apptainer": (1, 2), "singularity-ce": (4, 0)}
+#: By which Apptainer is given the key of an encrypted image: a file, or a passphrase.
+KEYS = ("APPTAINER_ENCRYPTION_PEM_PATH", "APPTAINER_ENCRYPTION_PASSPHRASE")
 #: Lines of a failed build that are shown.
 LAST_LINES = 30
 #: From harmless to not.
@@ -43,6 +49,16 @@ def find_program() -> str:
     )
 
 
+def check_version(said: str) -> None:
+    """`LaunchError` where ``apptainer --version`` says that it is too old to build our images."""
+    found = re.match(r"(\S+) version (\d+)\.(\d+)", said)
+    wanted = BUILDING.get(found[1], BUILDING["singularity-ce"]) if found else None
+    if found and wanted and (int(found[2]), int(found[3])) < wanted:
+        raise LaunchError(
+            f"{said.strip()} is too old to build: apptainer 1.2 or later knows template variables; load another module"
+        )
+
+
 def needs_userns(status: str | None = None) -> bool:
     """Whether Apptainer has to go without privileges: where root lacks a capability, as in most containers.
 
@@ -58,9 +74,15 @@ def needs_userns(status: str | None = None) -> bool:
 
 
 def build(
-    definition: Path, image: Path, arguments: Mapping[str, str], say: Callable[[str], None], *, overwrite: bool = False
+    definition: Path,
+    image: Path,
+    arguments: Mapping[str, str],
+    say: Callable[[str], None],
+    *,
+    overwrite: bool = False,
+    encrypt: bool = False,
 ) -> None:
-    """Builds an image; ``say`` hears each line as it comes.
+    """Builds an image, which is there once all of it is; ``say`` hears each line as it comes.
 
     Raises
     ------
@@ -69,25 +91,54 @@ def build(
     """
     from spython.utils import stream_command
 
-    if image.exists() and not overwrite:
-        raise InvalidInput(f"{image} exists already: choose another name, or overwrite it by --force")
-    if not image.absolute().parent.is_dir():
-        raise InvalidInput(f"{image} cannot be written: there is no directory {image.absolute().parent}")
-    command = [find_program(), "build", *(["--force"] if overwrite else [])]
+    check_output(image, overwrite=overwrite)
+    program = find_program()
+    check_version(run([program, "--version"])[1])
+    command = [program, "build"]
     if os.geteuid() != 0:
         command.append("--fakeroot")
     elif needs_userns():
         raise LaunchError("this root lacks capabilities, as in containers, and cannot build: do it as another user")
+    if encrypt:
+        if not find_keys(os.environ):
+            raise InvalidInput(
+                f"--encrypt takes a key, in {' or '.join(KEYS)}: the path of a public key, or the secret"
+            )
+        command.append("--encrypt")
     for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]
     lines: list[str] = []
-    try:
-        for line in stream_command([*command, str(image), str(definition)], output_type="both"):
-            lines.append(line.rstrip())
-            say(lines[-1])
-    except subprocess.CalledProcessError as error:
-        text = "\n".join(lines[-LAST_LINES:])
-        raise LaunchError(f"{definition} was not built into {image}, exit status {error.returncode}:\n{text}") from None
+    # Beside it, and of a name of its own: two builds do not meet, and what is interrupted leaves no half image.
+    with tempfile.TemporaryDirectory(prefix=".demos-image-", dir=image.absolute().parent) as place:
+        new = Path(place) / image.name
+        try:
+            for line in stream_command([*command, str(new), str(definition)], output_type="both"):
+                lines.append(line.rstrip())
+                say(lines[-1])
+        except subprocess.CalledProcessError as error:
+            text = "\n".join(lines[-LAST_LINES:])
+            raise LaunchError(
+                f"{definition} was not built into {image}, exit status {error.returncode}:\n{text}"
+            ) from None
+        new.replace(image)
+
+
+def check_output(image: Path, *, overwrite: bool) -> None:
+    """`InvalidInput` where no image can be built there, before it takes long to find out."""
+    folder = image.absolute().parent
+    if not folder.is_dir():
+        raise InvalidInput(f"{image} cannot be written: there is no directory {folder}")
+    if not os.access(folder, os.W_OK):
+        raise InvalidInput(f"{image} cannot be written: {folder} is not yours to write to")
+    if image.exists() and not overwrite:
+        raise InvalidInput(f"{image} exists already: choose another name, or overwrite it by --force")
+    if image.exists() and not is_sif(image):
+        raise InvalidInput(f"{image} is no image, and not overwritten: choose another name")
+
+
+def find_keys(environment: Mapping[str, str]) -> list[str]:
+    """Names of the variables that hold a key for encrypted images, or say where it is."""
+    return [name for name in KEYS if environment.get(name)]
 
 
 def fetch_wheels(requirements: Path, directory: Path, python: str = "3.11") -> None:
@@ -189,17 +240,30 @@ def read_signatures(image: Path, keyring: str = "") -> tuple[Signature, ...]:
     """The signatures of an image, as Apptainer judges them by the public keys of a keyring; "" is the user's own."""
     environment = {**os.environ, **({"APPTAINER_KEYSDIR": keyring} if keyring else {})}
     status, text = run([find_program(), "verify", "--all", "--local", "--json", str(image)], environment)
-    return read_verification(text, is_good=status == 0)
+    try:
+        return read_verification(text, is_good=status == 0)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"image {image} is damaged: get it again from where it came, or build it anew ({error})"
+        ) from None
 
 
 def read_verification(text: str, *, is_good: bool) -> tuple[Signature, ...]:
-    """What `apptainer verify --json` printed; () where there is no signature."""
+    """What `apptainer verify --json` printed; () where there is no signature.
+
+    Raises
+    ------
+    InvalidInput
+        Where it could not look for one, in its own words.
+    """
     try:
         said = _find_json(text)
     except ValueError:
-        raise LaunchError(f"apptainer verify says what nobody understands: {text.strip()}") from None
+        raise LaunchError(f"apptainer verify says what nobody understands; is it too old? {text.strip()}") from None
     if not said.get("Signatures"):
-        return ()
+        if is_good or "signature not found" in text:
+            return ()
+        raise InvalidInput(text.rpartition("Failed to verify container: ")[2].strip())
     expired = "expired" in text
     # Whatever else is wrong, be it a part that was added afterwards, is no matter of keys.
     covers = is_good or expired or "unknown entity" in text
@@ -225,7 +289,11 @@ def examine(image: Path, policy: Policy, use: str) -> tuple[SifFile, list[Flaw],
     """What an image is, what is wrong with it, and what the site's policy says to that."""
     file = read_sif(image)
     flaws = find_flaws(read_signatures(image, policy.keyring), policy.trusted, file.architecture, find_architecture())
-    return file, flaws, judge(str(image), flaws, policy, use)
+    judgment = judge(str(image), flaws, policy, use)
+    if file.is_encrypted and not find_keys(os.environ):
+        text = f"image {image} is encrypted, and here is no key to run it with: say it by {' or '.join(KEYS)}"
+        judgment = replace(judgment, warnings=(*judgment.warnings, text))
+    return file, flaws, judgment
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, str]:

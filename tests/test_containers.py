@@ -43,6 +43,35 @@ def test_bad_signatures(text: str, known: bool, expired: bool, covers: bool) -> 
     assert not found.is_good
 
 
+@pytest.mark.parametrize("words", ["integrity: unexpected EOF", "incompatible SIF version", "reading descriptors: EOF"])
+def test_a_damaged_image_is_not_called_unsigned(words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        containers.read_verification(
+            f"{say(signatures=0)}FATAL:   Failed to verify container: {words}\n", is_good=False
+        )
+
+
+def test_versions() -> None:
+    for said in ("apptainer version 1.4.5", "apptainer version 1.2.0-1.el9", "singularity-ce version 4.1.0", "?"):
+        containers.check_version(said)
+    for said in ("apptainer version 1.0.0", "singularity-ce version 3.11.4", "singularity version 3.8.7"):
+        with pytest.raises(LaunchError, match=rf"{said} is too old to build: apptainer 1\.2 or later"):
+            containers.check_version(said + "\n")
+
+
+def test_where_images_are_built(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").write_text("notes", encoding="utf-8")
+    containers.check_output(tmp_path / "x.sif", overwrite=False)
+    with pytest.raises(InvalidInput, match="no directory"):
+        containers.check_output(tmp_path / "none" / "x.sif", overwrite=False)
+    for name in ("folder", "notes.txt"):
+        with pytest.raises(InvalidInput, match="exists already"):
+            containers.check_output(tmp_path / name, overwrite=False)
+        with pytest.raises(InvalidInput, match="is no image, and not overwritten"):
+            containers.check_output(tmp_path / name, overwrite=True)
+
+
 def test_what_nobody_understands() -> None:
     with pytest.raises(LaunchError, match="FATAL: no"):
         containers.read_verification("FATAL: no", is_good=False)

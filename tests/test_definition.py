@@ -25,13 +25,23 @@ From: {{FROM}}
 
 def test_variables() -> None:
     assert find_variables(TEXT) == ("BOOTSTRAP", "FROM")
-    chosen = choose_arguments(TEXT, {"BOOTSTRAP": "docker", "FROM": "debian:12", "PYTHON": "3.12", "OTHER": "1"})
-    assert chosen == {"BOOTSTRAP": "docker", "FROM": "debian:12", "PYTHON": "3.12"}
+    chosen = choose_arguments(TEXT, {"BOOTSTRAP": "docker", "PYTHON": "3.12"}, offered={"FROM": "debian", "OTHER": "1"})
+    assert chosen == {"BOOTSTRAP": "docker", "FROM": "debian", "PYTHON": "3.12"}
+    assert choose_arguments(TEXT, {"BOOTSTRAP": "docker", "FROM": "a"}, offered={"FROM": "b"})["FROM"] == "a"
 
 
 def test_a_variable_left_out_is_named() -> None:
     with pytest.raises(InvalidInput, match=r"x\.def leaves open.*: FROM \(the image to begin with; --from"):
         choose_arguments(TEXT, {"BOOTSTRAP": "docker"}, "x.def")
+
+
+def test_variables_that_are_empty_or_unknown() -> None:
+    with pytest.raises(InvalidInput, match=r"x\.def leaves open.*: FROM"):
+        choose_arguments(TEXT, {"BOOTSTRAP": "docker", "FROM": ""}, "x.def", {"FROM": "debian"})
+    with pytest.raises(InvalidInput, match=r"x\.def has no template variable FORM; it has BOOTSTRAP, FROM, PYTHON"):
+        choose_arguments(TEXT, {"BOOTSTRAP": "docker", "FORM": "debian"}, "x.def")
+    with pytest.raises(InvalidInput, match="it has none"):
+        choose_arguments("Bootstrap: docker\nFrom: debian\n", {"FROM": "debian"})
 
 
 def test_origins(tmp_path: Path) -> None:

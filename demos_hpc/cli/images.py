@@ -27,8 +27,8 @@ from .quantities import format_size
 Image = Annotated[Path, typer.Argument(metavar="IMAGE.sif", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 Userns = Annotated[bool | None, typer.Option("--userns/--no-userns", help="Without Apptainer's privileges or with.")]
-#: Where the definition files are that come with demos-hpc.
-DEFINITIONS = SOURCE / "apptainer"
+#: Where the repository lists what is in images, and what builds them.
+REQUIREMENTS = Path("apptainer/build-requirements.txt")
 
 image = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
@@ -54,11 +54,16 @@ def build(
     wheels: Annotated[
         Path | None, typer.Option("--wheels", metavar="FOLDER", help="What is taken from; else fetched by pip.")
     ] = None,
-    source: Annotated[Path, typer.Option("--source", metavar="FOLDER", help="The repository of demos-hpc.")] = SOURCE,
+    source: Annotated[
+        Path | None, typer.Option("--source", metavar="FOLDER", help="The repository of demos-hpc; else this one.")
+    ] = None,
     files: Annotated[
         Path | None, typer.Option("--files", metavar="FOLDER", help="Becomes /opt/model in the image.")
     ] = None,
     model: Annotated[str, typer.Option("--model", metavar="MODEL", help="What model.def serves.")] = "",
+    encrypt: Annotated[
+        bool, typer.Option("--encrypt", help="By the key that APPTAINER_ENCRYPTION_PEM_PATH or _PASSPHRASE has.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the image.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="All that Apptainer says.")] = False,
 ) -> None:
@@ -72,30 +77,32 @@ def build(
     """
     from .. import containers
 
-    path = _find_definition(definition)
-    text = path.read_text(encoding="utf-8")
-    given = {"SOURCE": str(source.resolve())} | _read_arguments(arguments or [])
+    place = _find_source(source)
+    path, text = _read_definition(definition, place)
+    containers.check_output(image, overwrite=force)
+    given = _read_arguments(arguments or [])
     if origin:
         given["BOOTSTRAP"], given["FROM"] = split_origin(origin)
     if model:
         given["MODEL"] = model
-    if "REVISION" not in given:
-        given["REVISION"] = _find_revision(source)
+    for folder, name in ((files, "FILES"), (wheels, "WHEELS")):
+        if folder is not None and not folder.is_dir():
+            raise InvalidInput(f"--{name.lower()} {folder}: there is no such folder")
+        if folder is not None:
+            given[name] = str(folder.resolve())
     if base := given.get("BASE"):
         given["BASE"] = split_origin(base)[1]
     with tempfile.TemporaryDirectory(prefix="demos-image-") as directory, _show(verbose=verbose) as say:
-        place = Path(directory)
-        for folder, name in ((files, "FILES"), (wheels, "WHEELS")):
-            if folder is not None and not folder.is_dir():
-                raise InvalidInput(f"--{name.lower()} {folder}: there is no such folder")
-        (place / "files").mkdir()
-        given.setdefault("FILES", str((files or place / "files").resolve()))
-        given.setdefault("WHEELS", str((wheels or place / "wheels").resolve()))
-        chosen = choose_arguments(text, given, str(path))
-        if "WHEELS" in chosen and wheels is None and given["WHEELS"].startswith(directory):
+        files, wheels = Path(directory, "files"), Path(directory, "wheels")
+        files.mkdir()
+        offered = {"FILES": str(files)}
+        if place:
+            offered |= {"SOURCE": str(place), "REVISION": _find_revision(place), "WHEELS": str(wheels)}
+        chosen = choose_arguments(text, given, str(path), offered)
+        if place and chosen.get("WHEELS") == str(wheels):
             say("INFO:    Fetching what requirements.txt lists")
-            containers.fetch_wheels(source / "apptainer" / "build-requirements.txt", place / "wheels")
-        containers.build(path, image, chosen, say, overwrite=force)
+            containers.fetch_wheels(place / REQUIREMENTS, wheels)
+        containers.build(path, image, chosen, say, overwrite=force, encrypt=encrypt)
     typer.echo(f"{image}: {format_size(image.stat().st_size)}")
 
 
@@ -220,15 +227,28 @@ def labels(
     typer.echo(format_labels(make_labels(load(model).spec, model, license_class)), nl=False)
 
 
-def _find_definition(name: str) -> Path:
-    path = Path(name)
-    if path.is_file():
-        return path
-    known = DEFINITIONS / f"{name}.def"
-    if known.is_file():
-        return known
-    there = sorted(path.stem for path in DEFINITIONS.glob("*.def"))
-    raise InvalidInput(f"there is no definition file {name}{'; there are ' + ', '.join(there) if there else ''}")
+def _find_source(given: Path | None) -> Path | None:
+    """The repository: the one that is named, else the one that this package is used from, else this directory."""
+    for place in [given] if given else [SOURCE, Path.cwd()]:
+        if (place / REQUIREMENTS).is_file():
+            return place.resolve()
+    if given:
+        raise InvalidInput(f"--source {given}: that is no repository of demos-hpc, it has no {REQUIREMENTS}")
+    return None
+
+
+def _read_definition(name: str, source: Path | None) -> tuple[Path, str]:
+    """The definition file of this path, or of this name in the repository."""
+    folder = source / REQUIREMENTS.parent if source else None
+    for path in (Path(name), *([folder / f"{name}.def"] if folder else [])):
+        if path.is_file():
+            try:
+                return path, path.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise InvalidInput(f"definition file {path} cannot be read: {error}") from None
+    there = ", ".join(sorted(path.stem for path in folder.glob("*.def"))) if folder else ""
+    remedy = f"there are {there}" if there else "the repository of demos-hpc has some: go there, or say --source FOLDER"
+    raise InvalidInput(f"there is no definition file {name}; {remedy}")
 
 
 def _read_arguments(words: list[str]) -> dict[str, str]:
