@@ -158,6 +158,7 @@ class Accounts:
         self.metrics.worker_joined(
             peer.number, name, person.host, person.pid, served.spec.name, peer.link.transport, self._clock()
         )
+        self.metrics.usage.come(peer.number, served.spec.name, peer.cores, self._clock())
         self._chronicle.tell_serving(peer, served)
 
     def note_gone(self, peer: Peer, *, has_said_so: bool) -> None:
@@ -165,6 +166,7 @@ class Accounts:
         self._chronicle.tell_gone(peer, has_said_so=has_said_so)
         if peer.role == "worker":
             self._count_last_chunk(peer)
+            self.metrics.usage.go(peer.number, self._clock())
             (self.metrics.worker_left if has_said_so else self.metrics.worker_lost)(peer.number)
         elif peer.role == "client":
             (self.metrics.client_left if has_said_so else self.metrics.client_lost)(peer.number)
@@ -197,15 +199,15 @@ class Accounts:
 
     def note_chunk(self, peer: Peer, chunk: int, batch: Batch, seconds: float) -> None:
         """A worker is done with a chunk, which took its model ``seconds``."""
-        self.metrics.chunk_done(peer.number, seconds, self._clock())
+        credit = self.metrics.chunk_done(peer.number, seconds, self._clock())
         if self._chronicle.traces:
             self._chronicle.tell_chunk(peer.number, chunk, seconds)
         if label := peer.person.label:
             self.careers[label] = self.careers.get(label, 0) + 1
-        each = seconds / len(batch.calls)
+        each = credit / len(batch.calls)
         for call in batch.calls:
             if call.peer is not None:
-                self.metrics.charge(call.peer.person.user, each)
+                self.metrics.charge(call.peer.person.user, call.model, each, peer.cores)
 
     def note_beat(self, peer: Peer, beat: Beat) -> None:
         """A worker says how it is."""

@@ -97,6 +97,8 @@ class Config:
     log_file: str = ""
     #: Where a server writes its counters for Prometheus: a file that ends in .prom, or a directory; empty for nowhere.
     prometheus_file: str = ""
+    #: Where servers keep what each user has used of each model, a directory; empty for nowhere.
+    usage_directory: str = ""
     #: Directories, between colons, that links in HDF5 files may lead into, beside each file's own.
     data_directories: str = ""
     #: Where uploaded data are kept, on a file system that client's and server's hosts share; by default below the home.

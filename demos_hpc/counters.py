@@ -12,7 +12,7 @@ from .errors import Status
 from .histogram import Histogram
 from .messages import Operation
 
-OK = int(Status.OK)
+OK, SAMPLE = int(Status.OK), int(Operation.SAMPLE)
 _STATUSES = {int(status): status.name for status in Status}
 _OPERATIONS = {int(operation): operation.title for operation in Operation}
 
@@ -163,16 +163,17 @@ class Slot:
             self._credited = 0.0
         self._running += 1
 
-    def finish(self, seconds: float, now: float) -> None:
-        """It has answered a chunk, which took ``seconds`` as it says: no more than it had chunks for."""
+    def finish(self, seconds: float, now: float) -> float:
+        """It has answered a chunk, which took ``seconds`` as it says; returns them, or the time that it had for it."""
         if not self._running:
-            return
+            return 0.0
         credit = max(0.0, min(now - self._began - self._credited, seconds))
         self._credited += credit
         self.busy_seconds += credit
         self.chunks += 1
         self._running -= 1
         self._since = now
+        return credit
 
     def count_busy(self, now: float) -> float:
         """Seconds of work, that in the running chunk included."""

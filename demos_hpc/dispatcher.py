@@ -287,7 +287,7 @@ class Dispatcher:
             if peer.is_guest:
                 refuse(peer.link, 0, error)
         else:
-            peer.served, peer.place = served, offer.place
+            peer.served, peer.place, peer.cores = served, offer.place, offer.threads
             event = WorkerJoined(peer.number, served.handle, offer.place)
             self.accounts.note_serving(peer, served)
             if len(served.fingerprints) > 1:

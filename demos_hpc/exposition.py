@@ -46,6 +46,8 @@ _LABELS: dict[str, dict[str, str]] = {
     "workers": {"worker": "name", "model": "model"},
     "operations": {"model": "model", "operation": "operation"},
     "failures": {"model": "model", "operation": "operation", "status": "status"},
+    "used": {"user": "user", "model": "model"},
+    "there": {"model": "model"},
 }
 _ROWS = tuple(
     _Row(*row)
@@ -63,6 +65,16 @@ _ROWS = tuple(
         ("users", "busy_seconds", True, "user_busy_seconds", "Workers' time that a user had."),
         ("users", "bytes_in", True, "user_received_bytes", "Bytes that came from a user."),
         ("users", "bytes_out", True, "user_sent_bytes", "Bytes that went to a user."),
+        (
+            "used",
+            "core_seconds",
+            True,
+            "used_core_seconds",
+            "Time that workers computed for a user, times their threads.",
+        ),
+        ("used", "requests", True, "used_requests", "Requests of a user for a model that ended."),
+        ("used", "rows", True, "used_rows", "Rows of a model answered to a user."),
+        ("there", "core_seconds", True, "worker_core_seconds", "Time that workers were there, times their threads."),
         ("workers", "is_alive", False, "worker_up", "Whether a worker is there: 1 or 0."),
         ("workers", "busy_share", False, "worker_busy_ratio", "Share of the last seconds that a worker computed."),
         ("workers", "rss_bytes", False, "worker_resident_memory_bytes", "Memory that a worker has."),
@@ -155,7 +167,7 @@ class _Collector:
 
 def _divide(description: Mapping[str, Any]) -> dict[str, Sequence[Mapping[str, Any]]]:
     """The description as sections, each a list of items."""
-    operations = description["operations"]
+    operations, usage = description["operations"], description.get("usage", {"used": [], "workers": []})
     return {
         "server": [description],
         "queue": [description["queue"]],
@@ -166,6 +178,8 @@ def _divide(description: Mapping[str, Any]) -> dict[str, Sequence[Mapping[str, A
         "users": description["users"],
         "workers": description["workers"],
         "operations": operations,
+        "used": usage["used"],
+        "there": usage["workers"],
         "failures": [
             {**one, "status": status, "count": count} for one in operations for status, count in one["failures"].items()
         ],

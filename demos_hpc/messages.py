@@ -22,6 +22,9 @@ from .errors import EXCEPTION_OF, BadFrame, Busy, DemosError, InternalError, Rem
 FloatArray = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
 
+#: Cores that a worker may have.
+MOST_THREADS = 1 << 20
+
 
 class Kind(IntEnum):
     """What a frame is; the arrows stand in ``demos.h``."""
@@ -169,7 +172,7 @@ class Offer(FromJson):
 
     ``fingerprint`` is what results may depend on to the last bit: NumPy, its libraries, CPU features. ``source``
     tells models apart that say the same of themselves: a digest of the code. Workers that share memory are at the
-    same ``place``.
+    same ``place``. ``threads`` are the cores that the worker has for its model.
     """
 
     worker: str
@@ -178,6 +181,11 @@ class Offer(FromJson):
     spec: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
     place: str = ""
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise BadFrame(f"a worker with {str(self.threads)[:20]} threads")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from .counters import (
     OK,
+    SAMPLE,
     CallsAccount,
     CallsMark,
     Slot,
@@ -22,6 +23,7 @@ from .counters import (
     read_status,
     sum_failures,
 )
+from .usage import Usage
 
 #: Version of what `Metrics.describe` returns; a change that readers notice raises it.
 FORMAT = 1
@@ -78,6 +80,8 @@ class Metrics:
         self._slots: dict[str, Slot] = {}
         self._transports: dict[str, TransportAccount] = {}
         self._peers: dict[int, _Peer] = {}
+        #: What each user has used of each model.
+        self.usage = Usage()
         self._refused: dict[int, int] = {}
         self._events = dict.fromkeys(("crashes", "evictions", "lost_clients", "upgrades", "refused_connections"), 0)
         self._marks = deque([_Marks(now, {}, {}, {})], maxlen=KEPT_TURNS)
@@ -93,9 +97,13 @@ class Metrics:
         calls.latency.add(seconds)
         account = self._users.get(user) or self._open_account(user)
         account.requests += 1
+        used = self.usage.find(user, model)
+        used.requests += 1
         if status == OK:
             calls.rows += rows
             account.rows += rows
+            used.rows += rows
+            used.draws += rows * (operation == SAMPLE)
         else:
             status = read_status(status)
             calls.failures[status] = calls.failures.get(status, 0) + 1
@@ -107,9 +115,10 @@ class Metrics:
         (self._users.get(user) or self._open_account(user)).refused += 1
         self._refused[status] = self._refused.get(status, 0) + 1
 
-    def charge(self, user: str, seconds: float) -> None:
-        """So much of a worker's time was for this user."""
-        (self._users.get(user) or self._open_account(user)).busy_seconds += max(0.0, min(1e9, seconds))
+    def charge(self, user: str, model: str, seconds: float, cores: int = 1) -> None:
+        """So much of the time of a worker with ``cores`` was for this user."""
+        (self._users.get(user) or self._open_account(user)).busy_seconds += seconds
+        self.usage.find(user, model).core_seconds += cores * seconds
 
     def _open_account(self, user: str) -> UserAccount:
         return self._users.setdefault(user if len(self._users) < MOST_USERS else OTHERS, UserAccount())
@@ -173,10 +182,10 @@ class Metrics:
         if slot := self._find_slot(worker):
             slot.begin(now)
 
-    def chunk_done(self, worker: int, seconds: float, now: float) -> None:
-        """A worker has answered a chunk, which took its model ``seconds``."""
-        if slot := self._find_slot(worker):
-            slot.finish(seconds, now)
+    def chunk_done(self, worker: int, seconds: float, now: float) -> float:
+        """A worker has answered a chunk, which took its model ``seconds``; returns how many of them can be true."""
+        slot = self._find_slot(worker)
+        return 0.0 if slot is None else slot.finish(seconds, now)
 
     def _find_slot(self, worker: int) -> Slot | None:
         peer = self._peers.get(worker)
@@ -274,6 +283,10 @@ class Metrics:
                            host share them), ``budget_bytes`` (that they may be; 0 where it was not asked for data),
                            ``chunks_lost``, ``restarts``
         queue              ``length``, ``oldest_seconds``, ``backlog_seconds``
+        usage              for accounting (`Usage.describe`): ``used``, for each user and model ``user``, ``model``,
+                           ``requests``, ``rows``, ``draws`` (of them), ``core_seconds`` (that workers computed, times
+                           their threads); and ``workers``, for each model ``model`` and ``core_seconds`` (that they
+                           were there, at work or not)
         links              ``{transport: ...}``: ``clients``, ``workers`` (connected), ``bytes_in``, ``bytes_out``
         cache              what `Cache.describe` says; null where there is none
         events             ``crashes`` and ``evictions`` of workers, ``lost_clients``, ``upgrades``,
@@ -305,6 +318,7 @@ class Metrics:
             "users": [user.describe(name, then.users.get(name), window) for name, user in self._users.items()],
             "workers": [slot.describe(then.busy.get(slot.name, 0.0), then.at, now) for slot in self._slots.values()],
             "queue": queue._asdict(),
+            "usage": self.usage.describe(now),
             "links": {name: transport.describe() for name, transport in self._transports.items()},
             "cache": None if cache is None else dict(cache),
             "events": dict(self._events),

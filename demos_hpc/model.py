@@ -175,6 +175,8 @@ class LoadedModel:
             raise InvalidInput(f"the spec of model {spec.name!r} cannot be sent as JSON: {error}") from None
         #: A digest of the code that the model is made of, as far as it can be found: of the file of its class.
         self.source: str = getattr(model, "demos_source", None) or _digest_source(type(model))
+        #: Those of a model that has threads of its own (`demos_hpc.native`).
+        self.threads: int = getattr(model, "demos_threads", 1)
         self._streams = BlockStreams()
         #: Of a model that sets up the streams of blocks by itself (`demos_hpc.native`).
         self._sample_rows = getattr(model, "demos_sample_rows", None)

@@ -110,6 +110,7 @@ class NativeModel:
             self.demos_sample_rows = self._sample_rows
         #: Tells the code of this model from another's (`demos_hpc.model.LoadedModel.source`).
         self.demos_source = glue.digest()
+        self.demos_threads = self.threads
 
     def __repr__(self) -> str:
         return f"NativeModel({str(self._glue.library)!r}, threads={self.threads})"

@@ -30,7 +30,7 @@ class Peer:
     """
 
     __slots__ = (
-        "calls", "has_offered", "is_guest", "link", "number", "person", "place", "rights", "role", "served",
+        "calls", "cores", "has_offered", "is_guest", "link", "number", "person", "place", "rights", "role", "served",
     )  # fmt: skip
 
     def __init__(self, number: int, link: Link, role: str, person: Person, *, is_guest: bool) -> None:
@@ -41,9 +41,10 @@ class Peer:
         self.person = person
         self.is_guest = is_guest
         self.has_offered = False
-        #: What a worker serves, and with whom it shares memory.
+        #: What a worker serves, with whom it shares memory, and the cores that it has.
         self.served: Served | None = None
         self.place = ""
+        self.cores = 1
         #: The numbers of a client's unanswered calls, by their id on the wire.
         self.calls: dict[int, int] = {}
         #: What was found out about the rights of its user, by model and operation.

@@ -36,8 +36,11 @@ from .scribe import Scribe
 from .transport.compression import is_available
 from .transport.joined import join_memory
 from .transport.tcp import StreamPort
+from .usage import Book, Description
 from .wire import WIRE_MAJOR
 
+#: Seconds between two records of what was used.
+RECORD_SECONDS = 300.0
 #: Seconds for what is still to be sent, and for the registry, at the end.
 LAST_WORDS = 5.0
 
@@ -79,6 +82,8 @@ class Server:
         self._audit = audit
         self._exposition = self._find_exposition(name)
         self._scribe: Scribe[dict[str, Any]] | None = None
+        self._book: Scribe[tuple[float, Description]] | None = None
+        self._next_record = time.monotonic() + RECORD_SECONDS
         self._reception = Reception(
             self._dispatcher,
             stream,
@@ -88,7 +93,7 @@ class Server:
             certificate=self._certificate[0],
             audit=audit,
             publish=self._publish,
-            expose=self._expose if self._exposition else None,
+            expose=self._expose if self._exposition or config.usage_directory else None,
         )
         house = House(
             self.id,
@@ -136,6 +141,10 @@ class Server:
             ends=find_end(),
             image=config.image_digest,
         )
+        if config.usage_directory:
+            facts = {"server": name, "id": self.id, "owner": user, "host": self._endpoint.hostname}
+            book = Book(config.usage_directory, {**facts, "job": self._endpoint.job}, now)
+            self._book = Scribe("usage", book.write, "accounting has a gap until it can be")
         self._registry.publish(self._endpoint)  # whoever cannot be found had better not start
         self._presence = Presence(self._registry)
         if self._exposition:
@@ -152,6 +161,9 @@ class Server:
             self._presence.close(self.id, LAST_WORDS)
             self._reception.close(LAST_WORDS)
             self._withdraw_exposition()
+            self._record_usage()
+            if self._book is not None:
+                self._book.close(LAST_WORDS)
             self._port.close()
             if self._audit is not None:
                 self._audit.close()
@@ -189,6 +201,13 @@ class Server:
     def _expose(self, description: dict[str, Any]) -> None:
         if self._scribe is not None:
             self._scribe.show(description)
+        if time.monotonic() >= self._next_record:
+            self._next_record += RECORD_SECONDS
+            self._record_usage()
+
+    def _record_usage(self) -> None:
+        if self._book is not None:
+            self._book.show((time.time(), self._dispatcher.accounts.metrics.usage.describe(time.monotonic())))
 
     def _withdraw_exposition(self) -> None:
         """What is left behind would be read for ever; of a server that crashed, the file's age tells."""

@@ -81,7 +81,8 @@ class Worker:
         try:
             model = self._model = make_model()
             place = find_place(SHARED_MEMORY)
-            offer = Offer(self.name, fingerprint, model.source, model.spec.to_dict(), place=place)
+            threads = max(self._config.threads, model.threads)
+            offer = Offer(self.name, fingerprint, model.source, model.spec.to_dict(), place=place, threads=threads)
         except DemosError as error:
             trace = format_traceback(error) if error.__cause__ else ""
             offer = Offer(self.name, fingerprint, failure=Failure.of(error, trace).to_dict())

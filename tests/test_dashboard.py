@@ -41,7 +41,7 @@ def make_metrics(n_workers: int = 3, odd: str = "") -> Metrics:
         metrics.request_done(f"ada{odd}", f"neutrino{odd}", DENSITY, 1000, 0.0021, Status.OK)
     for _ in range(11):
         metrics.request_done(f"bob{odd}", f"neutrino{odd}", GRADIENT, 10, 3.3, Status.DEADLINE)
-    metrics.charge(f"ada{odd}", 4.4)
+    metrics.charge(f"ada{odd}", "nu", 4.4)
     metrics.request_refused(f"bob{odd}", Status.BUSY)
     metrics.add_bytes(1, 1_230_000_000, 4_560_000)
     metrics.connection_refused()

@@ -33,7 +33,8 @@ def make_metrics() -> Metrics:
     metrics.worker_told(7, 5_000_000, 2, 64_000, 128_000)
     metrics.chunk_begun(7, 101.0)
     metrics.chunk_done(7, 2.0, 104.0)
-    metrics.charge("ada", 2.0)
+    metrics.charge("ada", "nu", 2.0, cores=4)
+    metrics.usage.come(7, "nu", 4, 100.0)
     metrics.add_bytes(1, 100, 1000)
     for seconds in (0.0005, 0.002, 0.002, 2.0, 1e5):
         metrics.request_done("ada", "nu", DENSITY, 10, seconds, Status.OK)
@@ -78,6 +79,10 @@ def test_every_figure_stands_in_the_file(tmp_path: Path) -> None:
         ("demos_hpc_user_busy_seconds_total", "user=ada"): 2.0,
         ("demos_hpc_user_received_bytes_total", "user=ada"): 100,
         ("demos_hpc_user_sent_bytes_total", "user=ada"): 1000,
+        ("demos_hpc_used_core_seconds_total", "user=ada", "model=nu"): 8.0,
+        ("demos_hpc_used_requests_total", "user=ada", "model=nu"): 6,
+        ("demos_hpc_used_rows_total", "user=ada", "model=nu"): 50,
+        ("demos_hpc_worker_core_seconds_total", "model=nu"): 40.0,
         ("demos_hpc_worker_up", "worker=w0", "model=nu"): 1,
         ("demos_hpc_worker_busy_ratio", "worker=w0"): 0.2,
         ("demos_hpc_worker_resident_memory_bytes", "worker=w0"): 5_000_000,

@@ -23,7 +23,7 @@ def start() -> Metrics:
 def work(metrics: Metrics, n: int, seconds: float, user: str = "ada", operation: int = DENSITY) -> None:
     for _ in range(n):
         metrics.request_done(user, "nu", operation, 10, seconds, Status.OK)
-        metrics.charge(user, 0.01)
+        metrics.charge(user, "nu", 0.01)
 
 
 def test_rates_are_differences() -> None:

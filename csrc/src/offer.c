@@ -54,8 +54,8 @@ static const char *find_instructions(void) {
 #endif
 }
 
-static void put_offer(const demos_config *config, const demos_model *model, const char *worker, int32_t failed,
-                      const char *why, demos_json_writer *writer) {
+static void put_offer(const demos_config *config, const demos_model *model, const char *worker, int32_t threads,
+                      int32_t failed, const char *why, demos_json_writer *writer) {
     char word[256];
     struct utsname host;
     uname(&host);
@@ -75,11 +75,13 @@ static void put_offer(const demos_config *config, const demos_model *model, cons
         demos_json_put_text(writer, word);
         demos_json_name(writer, "spec");
         demos_config_put_spec(config, model, writer);
+        demos_json_name(writer, "threads");
+        demos_json_put_unsigned(writer, (uint64_t)threads);
     }
 }
 
-int32_t demos_make_offer(const demos_config *config, const demos_model *model, const char *worker, int32_t failed,
-                         const char *why, char **text, size_t *length, demos_error *error) {
+int32_t demos_make_offer(const demos_config *config, const demos_model *model, const char *worker, int32_t threads,
+                         int32_t failed, const char *why, char **text, size_t *length, demos_error *error) {
     size_t file = config->file.n_values > 0 ? strlen(config->file.text) : 0;
     size_t own = config->own.n_values > 0 ? strlen(config->own.text) : 0;
     size_t size = BESIDES + 6 * strlen(why) + file + own;
@@ -89,6 +91,6 @@ int32_t demos_make_offer(const demos_config *config, const demos_model *model, c
         return demos_fail(error, DEMOS_INTERNAL, "no memory for an offer of %zu bytes", size);
     }
     demos_json_begin(&writer, *text, size);
-    put_offer(config, model, worker, failed, why, &writer);
+    put_offer(config, model, worker, threads, failed, why, &writer);
     return demos_json_finish(&writer, length, error);
 }

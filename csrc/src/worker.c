@@ -234,7 +234,9 @@ static int32_t open_log(worker *w, demos_error *error) {
 static int32_t offer(worker *w, int32_t failed, const char *why, demos_error *error) {
     char *text = NULL;
     size_t length = 0;
-    int32_t status = demos_make_offer(&w->config, &w->model, w->duty->name, failed, why, &text, &length, error);
+    int32_t given = count_threads(), threads = w->config.threads > given ? w->config.threads : given;
+    int32_t status =
+        demos_make_offer(&w->config, &w->model, w->duty->name, threads, failed, why, &text, &length, error);
     if (status == DEMOS_OK) {
         status = demos_link_tell(w->link, &(demos_header){.kind = DEMOS_HELLO}, text, length, error);
     }

@@ -19,6 +19,7 @@ from . import (
     operators,
     scaling,
     servers,
+    usage,
     watching,
 )
 from .group import Commands
@@ -47,6 +48,7 @@ for family in (
     images,
     batch,
     scaling,
+    usage,
 ):
     family.register(app)
 
