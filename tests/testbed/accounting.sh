@@ -20,7 +20,7 @@ EOF
 # Reached by a socket in the testbed's folder, where root needs no password; no port, no settings of the machine's own.
 start_database() {
     local folder=$place/accounting
-    is_running "$folder/pid" && return
+    is_running "$folder/pid" mariadbd && return
     if [ ! -e "$folder/made" ]; then
         rm -rf "$folder"
         mkdir -p "$folder"
@@ -37,7 +37,7 @@ start_database() {
 start_accounting() {
     export SLURM_CONF=$place/slurm/slurm.conf
     start_database
-    if ! is_running "$place/slurm/slurmdbd.pid"; then
+    if ! is_running "$place/slurm/slurmdbd.pid" slurmdbd; then
         write_slurmdbd_conf
         MYSQL_UNIX_PORT=$place/accounting/socket alone slurmdbd
         wait_for "slurmdbd does not answer: $place/slurm/log/slurmdbd.log" sacctmgr --noheader show cluster
@@ -52,8 +52,8 @@ start_accounting() {
 }
 
 stop_accounting() {
-    stop "$place/slurm/slurmdbd.pid"
-    stop "$place/accounting/pid"
+    stop "$place/slurm/slurmdbd.pid" slurmdbd
+    stop "$place/accounting/pid" mariadbd
 }
 
 alone() { # COMMAND...: without files that happen to be open here, such as a lock of whoever has started this
@@ -68,7 +68,7 @@ alone() { # COMMAND...: without files that happen to be open here, such as a loc
 wait_for() { # WHY COMMAND...: until the command succeeds
     local why=$1 tries
     shift
-    for tries in $(seq 100); do
+    for tries in $(seq 600); do
         "$@" > /dev/null 2>&1 && return
         sleep 0.1
     done

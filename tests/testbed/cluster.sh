@@ -1,12 +1,13 @@
 # shellcheck shell=bash disable=SC2154
 # MUNGE, the network of the nodes, and Slurm's daemons (`accounting.sh` has those of its accounting).
 
-is_running() { # FILE: whether the process whose number it has lives
-    [ -s "$1" ] && kill -0 "$(cat "$1")" 2> /dev/null
+is_running() { # FILE PROGRAM: whether the process whose number it has lives, and none that has got its number since
+    local stat
+    [ -s "$1" ] && stat=$(cat "/proc/$(cat "$1")/stat" 2> /dev/null) && [[ $stat == *"($2) "[!Z]* ]]
 }
 
-stop() { # FILE: ends that process
-    if is_running "$1"; then
+stop() { # FILE PROGRAM: ends that process
+    if is_running "$1" "$2"; then
         local number
         number=$(cat "$1")
         kill "$number" 2> /dev/null || true
@@ -16,7 +17,7 @@ stop() { # FILE: ends that process
 }
 
 start_munge() {
-    is_running "$place/munged.pid" && return
+    is_running "$place/munged.pid" munged && return
     if munge -n > /dev/null 2>&1; then # the machine has one of its own
         return
     fi
@@ -31,25 +32,30 @@ start_munge() {
 }
 
 stop_munge() {
-    stop "$place/munged.pid"
+    stop "$place/munged.pid" munged
 }
 
 make_network() {
-    ip link show "$bridge" > /dev/null 2>&1 || ip link add "$bridge" type bridge
+    ip link show "$bridge" > /dev/null 2>&1 || ip link add "$bridge" type bridge || fail "no bridge can be made here"
     # Not by a pipe into grep -q, which breaks it before all is said.
     [[ $(ip address show dev "$bridge") == *"$network.1/24"* ]] || ip address add "$network.1/24" dev "$bridge"
     ip link set "$bridge" up
     local number=10 node
     for node in "${nodes[@]}"; do
         number=$((number + 1))
-        [ -e "/run/netns/$node" ] && continue
-        ip netns add "$node"
-        ip link add "to$node" type veth peer name eth0 netns "$node"
+        if [[ $(ip -n "$node" address show dev eth0 2> /dev/null) != *"$network.$number/24"* ]]; then
+            stop "$place/slurm/$node.pid" slurmd # in a namespace that nobody reaches any more
+            ip netns delete "$node" 2> /dev/null || true
+            ip link delete "to$node" 2> /dev/null || true
+            ip netns add "$node" || fail "no network namespaces can be made here; all other tests run without"
+            ip link add "to$node" type veth peer name eth0 netns "$node" || fail "no pair of network devices can be made here"
+            ip -n "$node" address add "$network.$number/24" dev eth0
+        fi
+        # A test that was interrupted may have cut it off.
         ip link set "to$node" master "$bridge" up
-        ip -n "$node" address add "$network.$number/24" dev eth0
         ip -n "$node" link set lo up
         ip -n "$node" link set eth0 up
-        ip -n "$node" route add default via "$network.1"
+        ip -n "$node" route replace default via "$network.1"
     done
     local line
     line="$network.1 $(hostname)"
@@ -67,12 +73,13 @@ remove_network() {
         [ ! -e "/run/netns/$node" ] || ip netns delete "$node"
     done
     ! ip link show "$bridge" > /dev/null 2>&1 || ip link delete "$bridge"
-    grep -v "# demos-testbed" /etc/hosts > "$place/hosts" 2> /dev/null && cat "$place/hosts" > /etc/hosts || true
+    local others
+    others=$(grep -v "# demos-testbed" /etc/hosts) || true
+    echo "$others" > /etc/hosts # which may be mounted, and cannot be replaced
 }
 
-write_slurm_conf() {
-    mkdir -p "$place/slurm/state" "$place/slurm/log"
-    cat > "$place/slurm/slurm.conf" << END
+format_slurm_conf() {
+    cat << END
 ClusterName=demos
 SlurmctldHost=$(hostname)($network.1)
 SlurmUser=root
@@ -105,42 +112,62 @@ END
     local number=10 node
     for node in "${nodes[@]}"; do
         number=$((number + 1))
-        echo "NodeName=$node NodeAddr=$network.$number CPUs=8 RealMemory=8000 State=UNKNOWN" >> "$place/slurm/slurm.conf"
+        echo "NodeName=$node NodeAddr=$network.$number CPUs=8 RealMemory=8000 State=UNKNOWN"
     done
-    echo "PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP" >> "$place/slurm/slurm.conf"
-    echo "PartitionName=short Nodes=${nodes[0]} MaxTime=2 State=UP" >> "$place/slurm/slurm.conf"
+    echo "PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP"
+    echo "PartitionName=short Nodes=${nodes[0]} MaxTime=2 State=UP"
 }
 
 start_slurm() {
     export SLURM_CONF=$place/slurm/slurm.conf
-    [ -s "$SLURM_CONF" ] || write_slurm_conf
+    mkdir -p "$place/slurm/state" "$place/slurm/log"
+    format_slurm_conf > "$SLURM_CONF.new"
+    if ! cmp --silent "$SLURM_CONF.new" "$SLURM_CONF"; then # there is none, or that of an older checkout
+        stop_slurm
+        mv "$SLURM_CONF.new" "$SLURM_CONF"
+    fi
     start_accounting
-    is_running "$place/slurm/slurmctld.pid" || slurmctld -f "$SLURM_CONF"
+    if ! is_running "$place/slurm/slurmctld.pid" slurmctld; then
+        slurmctld -f "$SLURM_CONF"
+        cancel_jobs # that waited or ran when all of it ended
+    fi
     local node
     for node in "${nodes[@]}"; do
-        is_running "$place/slurm/$node.pid" && continue
+        is_running "$place/slurm/$node.pid" slurmd && continue
         mkdir -p "$place/slurm/spool-$node"
         # Not by `ip netns exec`, which mounts /sys anew and hides the control groups.
         nsenter --net="/run/netns/$node" unshare --uts sh -c "hostname $node; exec slurmd -f '$SLURM_CONF' -N $node"
     done
     local tries
-    for tries in $(seq 60); do
-        [ "$(sinfo -h -p main -t idle,alloc,mix -o %D 2> /dev/null | paste -sd+ | bc 2> /dev/null || sinfo -h -p main -t idle -o %D)" = "${#nodes[@]}" ] && return
+    for tries in $(seq 240); do
+        [ "$(sinfo -h -r -p main -t idle,alloc,mix -o %D 2> /dev/null | awk '{ n += $1 } END { print n }')" = "${#nodes[@]}" ] && return
         sleep 0.5
     done
     fail "after $tries looks not all nodes are idle: sinfo -Nl, $place/slurm/log"
 }
 
+cancel_jobs() {
+    local state
+    for state in PENDING RUNNING SUSPENDED; do
+        scancel --quiet --state="$state" || true
+    done
+}
+
 stop_slurm() {
     export SLURM_CONF=$place/slurm/slurm.conf
-    if [ -s "$SLURM_CONF" ] && is_running "$place/slurm/slurmctld.pid"; then
-        scancel --state=RUNNING,PENDING --quiet 2> /dev/null || true
+    if [ -s "$SLURM_CONF" ] && is_running "$place/slurm/slurmctld.pid" slurmctld; then
+        cancel_jobs
+        local tries
+        for tries in $(seq 60); do # those of a node that is cut off stay
+            [ -n "$(squeue --noheader 2> /dev/null)" ] || break
+            [ "$tries" = 60 ] || sleep 0.5
+        done
     fi
     local node
     for node in "${nodes[@]}"; do
-        stop "$place/slurm/$node.pid"
+        stop "$place/slurm/$node.pid" slurmd
     done
-    stop "$place/slurm/slurmctld.pid"
+    stop "$place/slurm/slurmctld.pid" slurmctld
     stop_accounting
 }
 
