@@ -31,10 +31,12 @@ class Billed:
 
 
 def read_jobs(text: str) -> list[Billed]:
-    """What ``sacct -X -P -n -o FORMAT`` said."""
+    """What ``sacct -P -n -o FORMAT`` said; with ``-X`` for jobs alone it would not sum up what their steps computed."""
     found = []
     for line in text.splitlines():
         id_, state, cores, seconds, core_seconds, computed, name = line.split("|", 6)
+        if "." in id_:  # a step
+            continue
         found.append(
             Billed(
                 id_,
@@ -69,7 +71,7 @@ def ask(ids: Sequence[str], names: Sequence[str], user: str, since: float, until
     With ``until`` all is over, and what requeued jobs took before they began anew counts as well. `LaunchError` where
     Slurm does not know.
     """
-    common = ["sacct", "-X", "-P", "-n", "-o", FORMAT, *([] if until is None else ["--duplicates"])]
+    common = ["sacct", "-P", "-n", "-o", FORMAT, *([] if until is None else ["--duplicates"])]
     ran = [f"--starttime={_format(since)}", *([] if until is None else [f"--endtime={_format(until)}"])]
     return read_jobs(
         slurm.run([*common, f"--jobs={','.join(ids)}"])
