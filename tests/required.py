@@ -40,10 +40,12 @@ def find_lack(name: str) -> str:
     if name == "slurm":
         is_up = os.geteuid() == 0 and (TESTBED / "site.sh").is_file()
         return "" if is_up else "the testbed is not up, or this is not root: `tests/testbed/testbed up`"
-    if name == "apptainer" and not DEBIAN.is_dir():
-        return f"there is no root file system {DEBIAN}: `tests/testbed/testbed up` makes one"
     program = {"fortran": "gfortran"}.get(name, name)
-    return "" if find_tool(program) else f"{program} is not installed"
+    if find_tool(program) is None:
+        return f"{program} is not installed"
+    if name in ("apptainer", "buildah") and not DEBIAN.is_dir():
+        return f"there is no root file system {DEBIAN}: `tests/testbed/testbed up` makes one"
+    return ""
 
 
 def find_lacks() -> list[str]:
