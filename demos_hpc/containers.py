@@ -25,11 +25,15 @@ PROGRAMS = ("apptainer", "singularity")
 BUILDING = {"apptainer": (1, 2), "singularity-ce": (4, 0)}
 #: By which Apptainer is given the key of an encrypted image: a file, or a passphrase.
 KEYS = ("APPTAINER_ENCRYPTION_PEM_PATH", "APPTAINER_ENCRYPTION_PASSPHRASE")
+#: The file of a keyring with public keys.
+PUBLIC_KEYS = "pgp-public"
 #: Lines of a failed build that are shown.
 LAST_LINES = 30
 #: From harmless to not.
 SEVERITIES = ("low", "medium", "high", "critical")
 SCANNERS = ("trivy", "grype")
+#: Exit statuses where there are findings: that of grype, and the one that trivy is given. 1 is any error.
+FOUND = (2, 3)
 
 
 def find_program() -> str:
@@ -177,7 +181,10 @@ def run_inside(image: Path, command: Sequence[str]) -> str:
 
 def list_software(image: Path) -> dict[str, Any]:
     """What is installed in an image, in CycloneDX; the same for the same software."""
-    packages = read_packages(run_inside(image, DPKG), run_inside(image, PIP))
+    try:
+        packages = read_packages(run_inside(image, DPKG), run_inside(image, PIP))
+    except LaunchError as error:
+        raise LaunchError(f"{error}. Software is listed of images that begin with base.sif") from None
     title = read_labels(image).get(f"{OCI}title", image.stem)
     return make_bill(title, run_inside(image, SYSTEM), packages)
 
@@ -190,7 +197,7 @@ def scan(image: Path, threshold: str, path: str | None = None) -> str:
     AccessRefused
         Where it finds something of this severity or worse, with what it found.
     LaunchError
-        Where the site has no scanner.
+        Where the site has no scanner, or it fails.
     """
     if threshold not in SEVERITIES:
         raise InvalidInput(f"severity {threshold!r}; there are {', '.join(SEVERITIES)}")
@@ -204,16 +211,20 @@ def scan(image: Path, threshold: str, path: str | None = None) -> str:
         bill = Path(directory) / "bill.cdx.json"
         bill.write_text(json.dumps(list_software(image)), encoding="utf-8")
         status, text = run(make_scan(scanner, bill, threshold))
-    if status:
+    if status in FOUND or "severity threshold" in text:  # which older versions of grype say, with status 1
         raise AccessRefused(f"{scanner} refuses {image} (findings of severity {threshold} or worse):\n{text.strip()}")
+    if status:
+        raise LaunchError(
+            f"{scanner} could not scan {image}, exit status {status}, which says nothing of it:\n{text.strip()}"
+        )
     return text
 
 
 def make_scan(scanner: str, bill: Path, threshold: str) -> list[str]:
-    """The command that fails above a threshold."""
+    """The command whose exit status is one of `FOUND` above a threshold."""
     if Path(scanner).name == "trivy":
         worse = ",".join(name.upper() for name in SEVERITIES[SEVERITIES.index(threshold) :])
-        return [scanner, "sbom", "--quiet", "--exit-code", "1", "--severity", worse, str(bill)]
+        return [scanner, "sbom", "--quiet", "--exit-code", str(FOUND[1]), "--severity", worse, str(bill)]
     return [scanner, f"sbom:{bill}", "--quiet", "--fail-on", threshold]
 
 
@@ -237,15 +248,31 @@ def sign(image: Path, key_file: Path | None = None, key_index: int | None = None
 
 
 def read_signatures(image: Path, keyring: str = "") -> tuple[Signature, ...]:
-    """The signatures of an image, as Apptainer judges them by the public keys of a keyring; "" is the user's own."""
-    environment = {**os.environ, **({"APPTAINER_KEYSDIR": keyring} if keyring else {})}
-    status, text = run([find_program(), "verify", "--all", "--local", "--json", str(image)], environment)
+    """The signatures of an image, as Apptainer judges them by the public keys of a keyring; "" is the user's own.
+
+    Raises
+    ------
+    InvalidInput
+        Where the keyring cannot be read, or the image is damaged.
+    """
+    with tempfile.TemporaryDirectory(prefix="demos-keys-") as place:
+        environment = dict(os.environ)
+        if keyring:
+            # A copy: Apptainer wants to own the directory, and a site's is root's.
+            try:
+                shutil.copyfile(Path(keyring, PUBLIC_KEYS), Path(place, PUBLIC_KEYS))
+            except OSError as error:
+                raise InvalidInput(
+                    f"the policy's keyring {keyring} has no {PUBLIC_KEYS} that can be read: {error.strerror}; it is"
+                    f" made by `APPTAINER_KEYSDIR={keyring} apptainer key import FILE.asc; chmod -R a+rX {keyring}`"
+                ) from None
+            environment["APPTAINER_KEYSDIR"] = place
+        status, text = run([find_program(), "verify", "--all", "--local", "--json", str(image)], environment)
     try:
         return read_verification(text, is_good=status == 0)
     except InvalidInput as error:
-        raise InvalidInput(
-            f"image {image} is damaged: get it again from where it came, or build it anew ({error})"
-        ) from None
+        remedy = "where it is damaged, get it again from where it came, or build it anew"
+        raise InvalidInput(f"image {image} cannot be verified ({error}): {remedy}") from None
 
 
 def read_verification(text: str, *, is_good: bool) -> tuple[Signature, ...]:
