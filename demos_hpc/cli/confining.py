@@ -100,6 +100,9 @@ def _bind_places(config: Config) -> Iterator[Bind]:
     """Where servers are found, who opens the door, and where data are left for one another."""
     config.registry_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     written = [Path(file).absolute().parent for file in (config.audit_file, config.log_file) if file]
+    if config.usage_directory:
+        written.append(Path(config.usage_directory))
+        written[-1].mkdir(parents=True, exist_ok=True)
     for place in dict.fromkeys((config.registry_directory, config.spool_directory, *written)):
         if place.exists():
             yield Bind(str(place.absolute()), is_writable=True)
