@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from .errors import InvalidInput
 from .spec import ModelSpec
@@ -11,12 +11,14 @@ from .version import __version__
 from .wire import WIRE_MAJOR, WIRE_MINOR
 
 OCI, OURS = "org.opencontainers.image.", "org.demos-hpc."
+#: Where files of a model lie that is not a bundled one.
+FILES = "/opt/model/"
 #: Whether others may have the image: anybody, those who are asked for, nobody.
 LICENSE_CLASSES = ("shareable", "restricted", "private")
 
 
-def make_labels(spec: ModelSpec, path: str, license_class: str) -> dict[str, str]:
-    """The labels of an image with a model; ``path`` is what it is served by inside.
+def make_labels(spec: ModelSpec, path: str, license_class: str, revision: str) -> dict[str, str]:
+    """The labels of an image with a model; ``path`` is what it is served by inside, ``revision`` that of its sources.
 
     Raises
     ------
@@ -26,9 +28,12 @@ def make_labels(spec: ModelSpec, path: str, license_class: str) -> dict[str, str
     if license_class not in LICENSE_CLASSES:
         raise InvalidInput(f"license class {license_class!r}; there are {', '.join(LICENSE_CLASSES)}")
     data = [{"name": d.name, "path": d.path} for d in spec.datasets]
-    return {
+    # What is said here replaces what server.sif says of itself.
+    source = {f"{OCI}source": "not given"} if path.startswith(FILES) else {}
+    return source | {
         f"{OCI}title": spec.name,
         f"{OCI}version": spec.version,
+        f"{OCI}revision": revision,
         f"{OCI}description": " ".join(spec.description.split()) or spec.name,
         f"{OCI}licenses": spec.license or "not given",
         f"{OCI}authors": ", ".join(spec.authors) or "not given",
@@ -48,6 +53,22 @@ def make_labels(spec: ModelSpec, path: str, license_class: str) -> dict[str, str
 def format_labels(labels: Mapping[str, str]) -> str:
     """As %post appends them to $APPTAINER_LABELS, a line each."""
     return "".join(f"{name} {' '.join(value.split())}\n" for name, value in labels.items())
+
+
+def check_launcher(
+    environment: Mapping[str, str], size: int, read_labels: Callable[[], Mapping[str, str]], image: str
+) -> None:
+    """`InvalidInput` where the launcher of a world of so many ranks speaks PMIx alone, and the MPI inside does not.
+
+    MPICH would say so in its own words, and end, or each rank would be a world of its own.
+    """
+    if size < 2 or "PMIX_RANK" not in environment or {"PMI_RANK", "PMI_FD"} & set(environment):
+        return
+    if read_labels().get(f"{OURS}mpi-abi") == "mpich":
+        raise InvalidInput(
+            f"{size} ranks were started by a launcher that does not fit the MPI in {image}: it speaks PMIx, as Open"
+            " MPI's mpiexec does, and MPICH is inside. Start them by MPICH's mpiexec, or by `srun --mpi=pmi2`"
+        )
 
 
 def find_data_files(labels: Mapping[str, str]) -> list[str]:

@@ -22,9 +22,9 @@ def test_a_bill_of_materials() -> None:
     assert [c["purl"].partition(":")[2] for c in bill["components"][1:]] == [
         "deb/debian/adduser@3.134?arch=all&distro=debian-12",
         "deb/debian/bash@5.2.15-2%2Bb13?arch=amd64&distro=debian-12&upstream=bash%405.2.15-2",
-        "deb/debian/bsdutils@1%3A2.38.1-5%2Bdeb12u3?arch=amd64&distro=debian-12&upstream=util-linux%402.38.1-5%2Bdeb12u3",
+        "deb/debian/bsdutils@1:2.38.1-5%2Bdeb12u3?arch=amd64&distro=debian-12&upstream=util-linux%402.38.1-5%2Bdeb12u3",
         "deb/debian/libc6@2.36-9%2Bdeb12u10?arch=amd64&distro=debian-12&upstream=glibc%402.36-9%2Bdeb12u10",
-        "deb/debian/login@1%3A4.13-1?arch=amd64&distro=debian-12&upstream=shadow%401%3A4.13-1",
+        "deb/debian/login@1:4.13-1?arch=amd64&distro=debian-12&upstream=shadow%401:4.13-1",
         "pypi/numpy@2.4.6",
         "pypi/typing-extensions@4.16.0",
     ]

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +17,11 @@ import typer
 from ..config import Config
 from ..definition import choose_arguments, split_origin
 from ..errors import InvalidInput
+from ..image_labels import check_launcher
 from ..image_policy import RUN, SUBMIT, USES, read_policy
 from ..installation import SOURCE
 from ..logs import warn
+from ..watchdog import find_rank_and_size
 from .confining import confine
 from .group import FAILURE, WithScript
 from .output import make_console, make_table, print_json
@@ -29,6 +32,8 @@ Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 Userns = Annotated[bool | None, typer.Option("--userns/--no-userns", help="Without Apptainer's privileges or with.")]
 #: Where the repository lists what is in images, and what builds them.
 REQUIREMENTS = Path("apptainer/build-requirements.txt")
+#: What the drivers of GPUs make.
+GPU_DEVICES = {"nv": "/dev/nvidiactl", "rocm": "/dev/kfd"}
 
 image = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
@@ -93,15 +98,15 @@ def build(
     if base := given.get("BASE"):
         given["BASE"] = split_origin(base)[1]
     with tempfile.TemporaryDirectory(prefix="demos-image-") as directory, _show(verbose=verbose) as say:
-        files, wheels = Path(directory, "files"), Path(directory, "wheels")
-        files.mkdir()
-        offered = {"FILES": str(files)}
+        none, fetched = Path(directory, "files"), Path(directory, "wheels")
+        none.mkdir()
+        offered = {"FILES": str(none), "REVISION": _find_revision(files or place)}
         if place:
-            offered |= {"SOURCE": str(place), "REVISION": _find_revision(place), "WHEELS": str(wheels)}
+            offered |= {"SOURCE": str(place), "WHEELS": str(fetched)}
         chosen = choose_arguments(text, given, str(path), offered)
-        if place and chosen.get("WHEELS") == str(wheels):
+        if place and chosen.get("WHEELS") == str(fetched):
             say("INFO:    Fetching what requirements.txt lists")
-            containers.fetch_wheels(place / REQUIREMENTS, wheels)
+            containers.fetch_wheels(place / REQUIREMENTS, fetched)
         containers.build(path, image, chosen, say, overwrite=force, encrypt=encrypt)
     typer.echo(f"{image}: {format_size(image.stat().st_size)}")
 
@@ -207,6 +212,13 @@ def run(
 
     mpiexec -n 3 demos-hpc image run server.sif demos-hpc serve nu_atm
     """
+    from .. import containers
+
+    if place := find_rank_and_size():
+        check_launcher(os.environ, place[1], partial(containers.read_labels, image), str(image))
+    device = GPU_DEVICES.get(gpus)
+    if device and not Path(device).exists():
+        warn(f"--gpus {gpus}: this host has no {device}, and so no GPU of this kind that works")
     words = confine(image, data or [], writable or [], gpus, userns, use)(command)
     if dry_run:
         import shlex
@@ -219,12 +231,13 @@ def run(
 def labels(
     model: Annotated[str, typer.Argument(metavar="MODEL")],
     license_class: Annotated[str, typer.Option("--license-class")] = "private",
+    revision: Annotated[str, typer.Option("--revision")] = "unknown",
 ) -> None:
     """Print the labels of an image that serves a model; %post of model.def calls it."""
     from ..image_labels import format_labels, make_labels
     from ..model import load
 
-    typer.echo(format_labels(make_labels(load(model).spec, model, license_class)), nl=False)
+    typer.echo(format_labels(make_labels(load(model).spec, model, license_class, revision)), nl=False)
 
 
 def _find_source(given: Path | None) -> Path | None:
@@ -258,7 +271,10 @@ def _read_arguments(words: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
-def _find_revision(source: Path) -> str:
+def _find_revision(source: Path | None) -> str:
+    """What git says of a folder."""
+    if source is None:
+        return "unknown"
     try:
         said = subprocess.run(
             ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
