@@ -196,10 +196,11 @@ def submit_server(
     if as_json:
         print_json({"job": id_, "log": str(find_log(job, id_)), **endpoint.to_dict()})
         return
-    how = name if count == 1 else "MODEL"
+    ways = [name] if count == 1 else [str(each["name"]) for each in endpoint.models]
+    calls = ", ".join(f"demos_hpc.connect({way!r})" for way in ways)
     typer.echo(
         f"server {name!r} answers: job {id_} on {endpoint.hostname}, {format_number_of(endpoint.workers, 'worker')}\n"
-        f"  call it      demos_hpc.connect({how!r})   with DEMOS_REGISTRY={registry.directory}\n"
+        f"  call it      {calls}   with DEMOS_REGISTRY={registry.directory}\n"
         f"  analyse      demos-hpc submit analyse fit.py\n"
         f"  look         demos-hpc top {name}\n"
         f"  scale        demos-hpc scale {name} --workers {2 * sum(each.workers for each in wanted)}\n"

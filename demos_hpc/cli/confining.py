@@ -35,31 +35,30 @@ class Subject:
 
 
 def find_subjects(models: Sequence[str], images: Sequence[str]) -> list[Subject]:
-    """What is served: a model that is an image is the one that this was built with.
+    """What is served: of a model that is an image, the one that this was built with; ``images`` are for the others.
 
     Raises
     ------
     InvalidInput
         Where an image is not there, was built without a model, or is one too many.
     """
-    subjects = []
-    for model, image in zip(models, spread(images, len(models), NO_IMAGE, "--image"), strict=True):
-        if model.endswith(IMAGE_FILE):
-            if image not in (NO_IMAGE, model):
-                raise InvalidInput(f"{model} is an image, and --image {image} another: leave one of them out")
-            image = model
-        if image == NO_IMAGE:
-            subjects.append(Subject(model))
-            continue
-        if not Path(image).is_file():
-            raise InvalidInput(f"there is no image {image} (from {Path.cwd()})")
-        from .. import containers
+    others = iter(spread(images, sum(not model.endswith(IMAGE_FILE) for model in models), NO_IMAGE, "--image"))
+    return [_find_subject(model, model if model.endswith(IMAGE_FILE) else next(others)) for model in models]
 
-        labels = containers.read_labels(Path(image))
-        if model == image and MODEL_LABEL not in labels:
-            raise InvalidInput(f"{image} was built without a model of its own: say MODEL --image {image}")
-        subjects.append(Subject(labels[MODEL_LABEL] if model == image else model, image, labels))
-    return subjects
+
+def _find_subject(model: str, image: str) -> Subject:
+    if image == NO_IMAGE:
+        return Subject(model)
+    if not Path(image).is_file():
+        raise InvalidInput(f"there is no image {image} (from {Path.cwd()})")
+    from .. import containers
+
+    labels = containers.read_labels(Path(image))
+    if model != image:
+        return Subject(model, image, labels)
+    if MODEL_LABEL not in labels:
+        raise InvalidInput(f"{image} was built without a model of its own: say MODEL --image {image}")
+    return Subject(labels[MODEL_LABEL], image, labels)
 
 
 def confine(
