@@ -11,6 +11,9 @@
 # Who may come in besides oneself, and what they may do (docs/servers.md).
 # export DEMOS_ACCESS_FILE=/shared/demos-hpc/access.toml
 
+# Where servers leave what each user has used, for accounting (demos-hpc usage): a directory for everybody, mkdir -m 1777.
+# export DEMOS_USAGE_DIRECTORY=/shared/demos-hpc/usage
+
 # The address that a server's door listens on, where the plain name of a node is not that of the fast network.
 # SITE_HOST=$(hostname)-ib0
 
