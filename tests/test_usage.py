@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compiling import EXAMPLES, Workshop
 from hypothesis import given
 from hypothesis import strategies as st
 from inside import Hall
+from languages import PROGRAMS
 from service import Peer, Service, make_request
+from serving import serving
 from typer.testing import CliRunner, Result
 
 from demos_hpc import server as server_module
@@ -310,6 +313,17 @@ def test_a_server_tells_while_it_runs_and_leaves_records(
     assert after["used"] == [{**used, "core_seconds": pytest.approx(used["core_seconds"])}]
     assert after["workers"][0]["core_seconds"] > live["workers"][0]["core_seconds"]
     assert len(list(directory.iterdir())) == 1
+
+
+@pytest.mark.parametrize("is_program", [False, True])
+def test_workers_say_what_threads_they_have(is_program: bool, workshop: Workshop, tmp_path: Path) -> None:
+    words = ["demos_hpc.testing:Gaussian"]
+    if is_program:
+        words = ["--exec", str(workshop.link(PROGRAMS / "server.c", EXAMPLES / "gaussian.c")), "{}"]
+    with serving(words, tmp_path, workers=1, threads=3) as server, server.operate() as operator:
+        told = operator.look()
+    (there,), (worker,) = told["usage"]["workers"], told["workers"]
+    assert there["core_seconds"] == pytest.approx(3 * worker["up_seconds"], rel=0.01)
 
 
 def test_a_server_that_cannot_keep_records_does_not_start(hall: Hall, tmp_path: Path) -> None:
