@@ -324,11 +324,18 @@ def examine(image: Path, policy: Policy, use: str) -> tuple[SifFile, list[Flaw],
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Exit status, and what a command wrote."""
-    from spython.utils import run_command
-
-    said = run_command(list(command), quiet=True, environ=None if environment is None else dict(environment))
-    return int(said["return_code"]), "".join(said["message"])
+    """Exit status, and what a command wrote; of bytes that are no text, a mark is left."""
+    # Not through spython, which fails where output is not UTF-8.
+    done = subprocess.run(
+        command,
+        env=None if environment is None else dict(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    return done.returncode, done.stdout
 
 
 def _find_json(text: str) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class Package(NamedTuple):
         """Its package URL, as syft writes it and grype reads it; ``distribution`` is as "debian-12"."""
         if self.kind == "pypi":
             return f"pkg:pypi/{quote(self.name.lower().replace('_', '-'))}@{quote(self.version, safe=':')}"
-        purl = f"pkg:deb/debian/{quote(self.name)}@{quote(self.version, safe=':')}?arch={self.detail}&distro={distribution}"
+        purl = f"pkg:deb/debian/{quote(self.name)}@{quote(self.version, safe=':')}"
+        purl += f"?arch={self.detail}&distro={distribution}"
         if (self.source, self.source_version) == (self.name, self.version):
             return purl
         return f"{purl}&upstream={quote(f'{self.source}@{self.source_version}', safe=':')}"
