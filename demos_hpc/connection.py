@@ -211,7 +211,8 @@ class Connection:
         """The end of the service, a complaint about the link as a whole, or a late answer."""
         header = frame.header
         if header.kind == Kind.END:
-            self._lose(ServerLost("the server has ended"))
+            others = "`demos-hpc ls` lists others; connect(..., reconnect=True) waits for one that comes back"
+            self._lose(ServerLost(f"the server has ended: {others}"))
         elif header.kind == Kind.REPLY and header.status and not header.id:
             self._lose(_read_failure(frame))
 

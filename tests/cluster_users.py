@@ -81,6 +81,15 @@ class Testbed:
     def wait_for_workers(self, count: int) -> None:
         wait_until(lambda: len(self.list_workers()) == count, PATIENCE, f"{count} workers", pause=0.2)
 
+    def is_busy(self) -> bool:
+        """Whether the server has requests of somebody."""
+        return bool(json.loads(self.demos("stats", self.name, "--json"))["queue"]["length"])
+
+    def cancel(self, *options: str) -> None:
+        """As whoever has no other way: all of our jobs."""
+        for name in (self.name, f"{self.name}:workers"):
+            self.run(OWNER, "scancel", "--quiet", *options, f"--name=demos:{name}")
+
     def list_jobs(self, states: Collection[str] = LIVING) -> list[str]:
         """Numbers of our jobs that are in one of these states."""
         lines = self.run(OWNER, "squeue", "-h", "-r", "--states=all", "-o", "%A %T %j").splitlines()
@@ -122,8 +131,7 @@ def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
         pytest.skip(lack)
     testbed = Testbed(TESTBED, f"t{os.getpid()}-{abs(hash(request.node.name)) % 1000}")
     yield testbed
-    for name in (testbed.name, f"{testbed.name}:workers"):
-        testbed.run(OWNER, "scancel", "--quiet", f"--name=demos:{name}")
+    testbed.cancel()
     testbed.check_gone()
 
 

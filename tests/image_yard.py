@@ -70,11 +70,14 @@ class Yard:
         become = ["runuser", "-u", self.user, "--"] if os.geteuid() == 0 else []
         return [*become, "env", "-i", *(f"{name}={value}" for name, value in told.items()), *words]
 
-    def run(self, *words: str, timeout: float = PATIENCE, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, timeout: float = PATIENCE, answers: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """What a command says, and its end; ``answers`` is what it is told where it asks."""
         return subprocess.run(
             self.command(words, **variables),
             cwd=self.place,
-            stdin=subprocess.DEVNULL,
+            input=answers,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -144,25 +147,31 @@ def server_image(yard: Yard, base_image: Path) -> Path:
     return yard.place / "server.sif"
 
 
-@pytest.fixture(scope="session")
-def fingerprint(yard: Yard) -> str:
-    """Of a key in the yard's keyring."""
-    words = ("--name", "A", "--email", "a@b.example", "--comment", "", "--password", "", "--push=false")
-    made = yard.run("apptainer", "key", "newpair", *words)
+def make_key(yard: Yard, name: str, keyring: str) -> str:
+    """Makes a pair of keys without a passphrase; returns its fingerprint."""
+    words = ("--name", name, "--email", f"{name}@b.example", "--comment", "", "--password", "", "--push=false")
+    made = yard.run("apptainer", "key", "newpair", *words, APPTAINER_KEYSDIR=keyring)
     assert made.returncode == 0, made.stderr
-    said = yard.run("apptainer", "key", "list").stdout
+    said = yard.run("apptainer", "key", "list", APPTAINER_KEYSDIR=keyring).stdout
     return next(line.split(":")[1].strip() for line in said.splitlines() if "Fingerprint" in line)
 
 
 @pytest.fixture(scope="session")
+def fingerprint(yard: Yard) -> str:
+    """Of a key in the yard's keyring."""
+    return make_key(yard, "A", str(yard.place / "keys"))
+
+
+@pytest.fixture(scope="session")
 def peak_image(yard: Yard, server_image: Path, fingerprint: str) -> Path:
-    """An image with a model, signed by a key that the site trusts."""
+    """An image with a model, signed by a key that the site trusts; unsigned.sif is the same before it was signed."""
     yard.write("model/my_model.py", MODEL)
     words = ("--files", "model", "--model", "/opt/model/my_model.py:Peak", "--arg", "LICENSE_CLASS=private")
-    yard.image("build", "model", "peak.sif", "--from", str(server_image), *words, timeout=BUILDING)
+    yard.image("build", "model", "unsigned.sif", "--from", str(server_image), *words, timeout=BUILDING)
+    image = yard.copy("unsigned.sif", "peak.sif")
     yard.image("sign", "peak.sif")
     yard.variables["DEMOS_IMAGE_POLICY"] = str(yard.write("site.toml", f'trusted = ["{fingerprint}"]\n'))
-    return yard.place / "peak.sif"
+    return image
 
 
 def inspect(yard: Yard, image: Path) -> Any:

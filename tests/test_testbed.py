@@ -5,17 +5,26 @@ They run where `tests/testbed/testbed up` was said, and fail where DEMOS_REQUIRE
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from cluster_users import OTHER, OWNER, PATIENCE, SCRIPT, Testbed
 from serving import wait_until
 
+#: One request that takes minutes.
+CALLING = """if True:
+    import sys
+    import numpy as np
+    import demos_hpc
 
-def test_from_submitting_to_draining(testbed: Testbed, script: Callable[[str], str], right: str) -> None:
+    with demos_hpc.connect(sys.argv[1], timeout=600) as model:
+        start = [parameter.default for parameter in model.spec.parameters]
+        model.log_likelihood(model.sample(2000, seed=1), np.tile(start, (200_000, 1)))
+"""
+
+
+def test_from_submitting_to_draining(testbed: Testbed, script: Callable[..., str], right: str) -> None:
     endpoint = testbed.serve("--workers", "3", "--nodes", "2")
     assert endpoint["state"] == "ready"
     assert endpoint["ends"] > endpoint["started"]
@@ -24,13 +33,13 @@ def test_from_submitting_to_draining(testbed: Testbed, script: Callable[[str], s
     )
     analysis = ("demos-hpc", "submit", "analyse", "--wait", script(OTHER), testbed.name, "3")
     assert testbed.run(OTHER, *analysis).split() == [right]
-    wait_until(lambda: testbed.count_workers() == 3, PATIENCE, "3 workers", pause=0.2)
+    testbed.wait_for_workers(3)
 
     testbed.demos("scale", testbed.name, "--workers", "6")
-    wait_until(lambda: testbed.count_workers() == 6, PATIENCE, "6 workers", pause=0.2)
+    testbed.wait_for_workers(6)
     assert testbed.run(OTHER, *analysis).split() == [right]
     testbed.demos("scale", testbed.name, "--workers", "4")
-    wait_until(lambda: testbed.count_workers() == 4, PATIENCE, "4 workers", pause=0.2)
+    testbed.wait_for_workers(4)
     assert "stay" in testbed.demos("scale", testbed.name, "--workers", "2", code=1)
 
     testbed.demos("drain", testbed.name, "--wait")
@@ -39,60 +48,74 @@ def test_from_submitting_to_draining(testbed: Testbed, script: Callable[[str], s
     testbed.check_gone()
 
 
-def test_a_requeued_server_has_its_clients_again(testbed: Testbed, script: Callable[[str], str], right: str) -> None:
+def test_a_requeued_server_has_its_clients_again(testbed: Testbed, script: Callable[..., str], right: str) -> None:
     endpoint = testbed.serve("--workers", "2", "--requeue")
     fit = testbed.start(OTHER, "python", script(OTHER), testbed.name, "300")
-    wait_until(lambda: '"clients": 1' in testbed.demos("ls", "--json"), PATIENCE, "the fit has begun", pause=0.2)
+    wait_until(testbed.is_busy, PATIENCE, "the fit has begun", pause=0.2)
     testbed.run(OWNER, "scontrol", "requeue", endpoint["job"])
     assert testbed.finish(fit).split() == [right]
 
 
 def test_a_node_that_is_cut_off_costs_its_workers_only(
-    testbed: Testbed, script: Callable[[str], str], right: str
+    testbed: Testbed, script: Callable[..., str], right: str
 ) -> None:
     testbed.serve("--workers", "3", "--nodes", "3")
-    wait_until(lambda: testbed.count_workers() == 3, PATIENCE, "3 workers", pause=0.2)
+    testbed.wait_for_workers(3)
     fit = testbed.start(OTHER, "python", script(OTHER), testbed.name, "1000")
-    wait_until(lambda: '"clients": 1' in testbed.demos("ls", "--json"), PATIENCE, "the fit has begun", pause=0.2)
+    wait_until(testbed.is_busy, PATIENCE, "the fit has begun", pause=0.2)
     link = ("ip", "-n", "demo3", "link", "set", "eth0")
     subprocess.run([*link, "down"], check=True)
     try:
         assert testbed.finish(fit).split() == [right]
-        wait_until(lambda: testbed.count_workers() == 2, PATIENCE, "its worker is given up", pause=0.2)
+        testbed.wait_for_workers(2)  # its own is given up
     finally:
         subprocess.run([*link, "up"], check=True)
         # The way to the machine itself goes with the link.
         subprocess.run(["ip", "-n", "demo3", "route", "replace", "default", "via", "10.77.13.1"], check=True)
-    wait_until(lambda: testbed.count_workers() == 3, PATIENCE, "it is back", pause=0.2)
+    testbed.wait_for_workers(3)  # it is back
 
 
-def test_server_and_analysis_as_one_world(testbed: Testbed, script: Callable[[str], str], right: str) -> None:
-    del script
-    path = Path(f"/home/{OWNER}/world-{os.getpid()}.py")
-    path.write_text(SCRIPT.replace("sys.argv[1]", "None"), encoding="utf-8")
-    path.chmod(0o644)
-    try:
-        words = ("--workers", "3", "--nodes", "2", "--analyse", str(path), "--wait")
-        assert right in testbed.demos("submit", "serve", "nu_atm", *words, "--", "x", "2")
-    finally:
-        path.unlink()
+def test_server_and_analysis_as_one_world(testbed: Testbed, script: Callable[..., str], right: str) -> None:
+    words = ("--workers", "3", "--nodes", "2", "--wait", "--analyse")
+    analysis = script(OWNER, SCRIPT.replace("sys.argv[1]", "None"))
+    assert right in testbed.demos("submit", "serve", "nu_atm", *words, analysis, "--", "x", "2")
 
 
-@pytest.mark.parametrize("phase", ["pending", "starting", "serving", "killed"])
-def test_nothing_is_left_of_a_cancelled_job(testbed: Testbed, phase: str) -> None:
-    words = ["demos-hpc", "submit", "serve", "nu_atm", "--name", testbed.name, "--workers", "3", "--nodes", "3"]
-    if phase in ("pending", "starting"):
-        begin = ["--extra=--begin=now+1hour"] if phase == "pending" else []
-        waiting = testbed.start(OWNER, *words, *begin)
-        wait_until(testbed.list_jobs, PATIENCE, "it is submitted")
-        testbed.run(OWNER, "scancel", f"--name=demos:{testbed.name}")
-        assert "CANCELLED" in testbed.finish(waiting, 1)
-    else:
-        testbed.run(OWNER, *words)
-        hard = ["--signal=KILL", "--full"] if phase == "killed" else []
-        testbed.run(OWNER, "scancel", *hard, f"--name=demos:{testbed.name}")
+@pytest.mark.parametrize("phase", ["pending", "starting"])
+def test_nothing_is_left_of_a_job_that_is_cancelled_before_its_server_answers(testbed: Testbed, phase: str) -> None:
+    begin = ["--extra=--begin=now+1hour"] if phase == "pending" else []
+    words = ["--name", testbed.name, "--workers", "3", "--nodes", "3", *begin]
+    waiting = testbed.start(OWNER, "demos-hpc", "submit", "serve", "nu_atm", *words)
+    states = ["PENDING"] if begin else ["RUNNING"]
+    wait_until(lambda: testbed.list_jobs(states), PATIENCE, f"the job is {phase}")
+    testbed.cancel()
+    said = testbed.finish(waiting, 1)
+    assert "ended as CANCELLED" in said
+    assert "somebody has cancelled it; submit it again" in said
+    testbed.check_gone()
+
+
+@pytest.mark.parametrize("phase", ["ready", "working", "draining", "killed"])
+def test_nothing_is_left_of_a_server_whose_job_is_cancelled(
+    testbed: Testbed, script: Callable[..., str], phase: str
+) -> None:
+    testbed.serve("--workers", "3", "--nodes", "3")
+    fit = None
+    if phase in ("working", "draining"):
+        fit = testbed.start(OTHER, "python", script(OTHER, CALLING), testbed.name)
+        wait_until(testbed.is_busy, PATIENCE, "it computes", pause=0.2)
+    if phase == "draining":
+        testbed.demos("drain", testbed.name)
+        wait_until(lambda: "draining" in testbed.demos("ls"), PATIENCE, "it drains", pause=0.2)
+    testbed.cancel(*["--signal=KILL", "--full"] * (phase == "killed"))
+    if fit is not None:
+        assert "ServerLost: the server has ended: `demos-hpc ls` lists others" in testbed.finish(fit, 1)
+    if phase == "killed":
         wait_until(lambda: not testbed.list_jobs(), PATIENCE, "the job is over", pause=0.2)
-        testbed.demos("ls")  # which sweeps
+        assert f"there is no server or model {testbed.name!r}" in testbed.run(
+            OTHER, "demos-hpc", "stats", testbed.name, code=1
+        )
+        testbed.demos("ls")  # by which its owner sweeps
     testbed.check_gone()
 
 

@@ -26,7 +26,7 @@ start_munge() {
     chown -R munge: /run/munge /etc/munge /var/log/munge /var/lib/munge
     chmod 755 /run/munge
     chmod 400 /etc/munge/munge.key
-    runuser -u munge -- munged --force
+    alone runuser -u munge -- munged --force
     cp /run/munge/munged.pid "$place/munged.pid"
     munge -n | unmunge > /dev/null || fail "munged does not answer: /var/log/munge/munged.log"
 }
@@ -108,13 +108,18 @@ AccountingStorageHost=$network.1
 AccountingStorageEnforce=associations
 JobAcctGatherType=jobacct_gather/linux
 DefMemPerCPU=500
+GresTypes=gpu
+Licenses=geant4:2
 END
-    local number=10 node
+    local number=10 node gpus
     for node in "${nodes[@]}"; do
         number=$((number + 1))
-        echo "NodeName=$node NodeAddr=$network.$number CPUs=8 RealMemory=8000 State=UNKNOWN"
+        # The last one has a GPU that is only counted: asked for, and given, it is as a real one.
+        gpus=$([ "$node" = "${nodes[2]}" ] && echo 1 || echo 0)
+        echo "NodeName=$node NodeAddr=$network.$number CPUs=8 RealMemory=8000 Gres=gpu:$gpus State=UNKNOWN"
     done
     echo "PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP"
+    echo "PartitionName=gpu Nodes=${nodes[2]} MaxTime=60 State=UP"
     echo "PartitionName=short Nodes=${nodes[0]} MaxTime=2 State=UP"
 }
 
@@ -126,6 +131,7 @@ start_slurm() {
         stop_slurm
         mv "$SLURM_CONF.new" "$SLURM_CONF"
     fi
+    echo "NodeName=${nodes[2]} Name=gpu Count=1" > "$place/slurm/gres.conf"
     start_accounting
     if ! is_running "$place/slurm/slurmctld.pid" slurmctld; then
         slurmctld -f "$SLURM_CONF"
