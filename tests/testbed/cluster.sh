@@ -131,7 +131,7 @@ start_slurm() {
         stop_slurm
         mv "$SLURM_CONF.new" "$SLURM_CONF"
     fi
-    echo "NodeName=${nodes[2]} Name=gpu Count=1" > "$place/slurm/gres.conf"
+    echo "NodeName=${nodes[2]} Name=gpu File=/dev/null" > "$place/slurm/gres.conf"
     start_accounting
     if ! is_running "$place/slurm/slurmctld.pid" slurmctld; then
         slurmctld -f "$SLURM_CONF"
