@@ -3,7 +3,7 @@
     python benchmarks/lifecycle.py [--quick] [--image server.sif] [--part NAME ...] [--json FILE]
 
 On the testbed (tests/testbed/testbed up), as root; everything is done by its users' own commands, in Slurm jobs, with
-servers in a signed image. Answers are held against those of a model in the caller's process, to the last bit.
+servers in a signed image. Answers are held against those computed without a server, to the last bit.
 
 Fair shares: two users hand in 25 jobs each at the same moment, with the same work; of one user's jobs each keeps
 eight requests in flight, of the other's one. Both begin when ten of each, which is as many as Slurm runs at a time, are
@@ -25,11 +25,9 @@ from statistics import median
 from typing import Any, Self
 
 from harness import describe_machine, print_table, report
-from overhead_peer import EVENTS, search
+from overhead_peer import EVENTS
 from stage import Peer
 from testbed import JOB, TESTBED, Yard, finish, open_yard
-
-from demos_hpc.model import load
 
 USERS = "alice", "bob"
 #: Calls of a fit, and after how many of them something happens to it.
@@ -93,6 +91,10 @@ class Site:
         policy.write_text(f'trusted = ["{key}"]\n', encoding="utf-8")
         yard.variables["DEMOS_IMAGE_POLICY"] = str(policy)
         yard.run("demos-hpc", "image", "sign", str(yard.image))
+
+    def compute_alone(self, what: str, calls: int) -> list[str]:
+        """What a user of the testbed gets without any server; bits are those of a processor and its libraries."""
+        return self.yard.run("python", self.script, f"{what}-alone", str(calls)).split()
 
     @contextlib.contextmanager
     def serve(self, workers: int, nodes: int, *options: str) -> Iterator[Server]:
@@ -160,15 +162,6 @@ def wait_until(is_so: Any, seconds: float = PATIENCE) -> None:
         time.sleep(LOOK)
 
 
-def fit_here(calls: int = CALLS) -> list[str]:
-    """The end of the same fit without any server."""
-    model = load("nu_atm")
-    start = model.spec.defaults.copy()
-    events = model.sample(0, EVENTS, start, 1)
-    value, point = search(lambda point: float(model.log_density(events, point).sum()), start, calls)
-    return [number.hex() for number in (value, *point.tolist())]
-
-
 # ---- parts --------------------------------------------------------------------------------------------------------
 
 
@@ -230,7 +223,8 @@ def measure_cut(site: Site) -> dict[str, float]:
             # The way to the machine itself goes with the link.
             subprocess.run(["ip", "-n", "demo3", "route", "replace", "default", "via", "10.77.13.1"], check=True)
         server.wait_for_workers(3)
-    return {"cut_same_bits": float(all(end == fit_here() for end in ends)), "cut_rest_of_fit_s": seconds}
+    right = site.compute_alone("fit", CALLS)
+    return {"cut_same_bits": float(all(end == right for end in ends)), "cut_rest_of_fit_s": seconds}
 
 
 def measure_requeue(site: Site) -> dict[str, float]:
@@ -243,7 +237,7 @@ def measure_requeue(site: Site) -> dict[str, float]:
         seconds = time.perf_counter() - begin
         restarts = site.yard.run("scontrol", "show", "job", "-o", server.job)
         assert "Restarts=1" in restarts, restarts
-    return {"requeue_same_bits": float(end == fit_here()), "requeue_rest_of_fit_s": seconds}
+    return {"requeue_same_bits": float(end == site.compute_alone("fit", CALLS)), "requeue_rest_of_fit_s": seconds}
 
 
 def measure_many(site: Site) -> dict[str, float]:
@@ -270,9 +264,9 @@ def measure_many(site: Site) -> dict[str, float]:
         wait_until(lambda: len(list(folder.glob("*.done"))) == 2 * JOBS)
         seconds = time.perf_counter() - begin
     with_answers = [path.read_text(encoding="utf-8").split() for path in folder.glob("*.done")]
-    right = fit_here(1)[0]
+    right = site.compute_alone("job", LIKELIHOODS)
     return {
-        "jobs_served": float(sum(values == [right] for _, *values in with_answers)),
+        "jobs_served": float(sum(values == right for _, *values in with_answers)),
         "fair_share": min(rows.values()) / max(rows.values()),
         "jobs_s": seconds,
         "jobs_rows_per_s": 2 * half * 2 / seconds,

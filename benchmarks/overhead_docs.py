@@ -66,10 +66,10 @@ def write_docs(found: Mapping[str, Any]) -> None:
 
 def format_tables(found: Mapping[str, Any]) -> str:
     machine, layers = found["machine"], found["layers"]
+    end = layers["plain"]["end"]
     lines = [
-        f"Measured on {machine['date']} on {machine['cores']} cores of {machine['cpu']}; Python"
-        f" {found['same']['python'].split()[0]}, NumPy {found['same']['numpy']} and demos-hpc are the same bare and in"
-        f" the image{_tell_differences(found['different'])}, and every fit ended at {layers['plain']['end']}.",
+        f"Measured on {machine['date']} on {machine['cores']} cores of {machine['cpu']}. {_tell_software(found)}"
+        f" Every fit ended at the same point, log L = {float.fromhex(end):.6f} ({end}).",
         "",
         "| layer | time of the fit | quartiles | a row and back | start | what it buys |",
         "|---|---|---|---|---|---|",
@@ -97,8 +97,12 @@ def _format_rate(seconds: float, work: float, unit: str) -> str:
     return f"{work / seconds:.3g} {unit}"
 
 
-def _tell_differences(different: Mapping[str, str]) -> str:
-    return f" but for {', '.join(different)}" if different else ""
+def _tell_software(found: Mapping[str, Any]) -> str:
+    """What is the same bare and in the image, and what is not."""
+    same = {name: value for name, value in found["same"].items() if name not in found["different"]}
+    words = f"The same bare and in the image: {', '.join(f'{name} {value}' for name, value in same.items())}."
+    other = [f"{name} ({found['same'][name]} and {value})" for name, value in found["different"].items()]
+    return f"{words} Different: {', '.join(other)}." if other else words
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
@@ -138,6 +142,6 @@ def _draw_pairs(axes: Any, pairs: Mapping[str, Any]) -> None:
     axes.errorbar(middle, range(len(names)), xerr=[middle - high, low - middle], fmt="o", color=ORANGE, markersize=5)
     axes.axvline(1, color=GRAY, linewidth=1)
     axes.set_yticks(range(len(names)), [PAIRS[name][0] for name in names], fontsize=8)
-    axes.set_xlabel("contained over bare; median and quartiles of turns")
+    axes.set_xlabel("contained over bare, more is better; median and quartiles of turns")
     axes.set_title("What a machine does in an image, against what it does without")
     axes.tick_params(axis="y", length=0)

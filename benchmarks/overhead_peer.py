@@ -91,8 +91,7 @@ def describe() -> dict[str, str]:
     for path in sorted(Path(demos_hpc.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return {
-        "python": sys.version,
-        "interpreter": hashlib.sha256(Path(sys.executable).resolve().read_bytes()).hexdigest()[:12],
+        "python": f"{platform.python_version()} (Debian's of {platform.python_build()[1]})",
         "numpy": np.__version__,
         "libc": " ".join(platform.libc_ver()),
         "demos_hpc": digest.hexdigest()[:12],
