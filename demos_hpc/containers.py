@@ -27,6 +27,10 @@ BUILDING = {"apptainer": (1, 2), "singularity-ce": (4, 0)}
 KEYS = ("APPTAINER_ENCRYPTION_PEM_PATH", "APPTAINER_ENCRYPTION_PASSPHRASE")
 #: The file of a keyring with public keys.
 PUBLIC_KEYS = "pgp-public"
+#: Where Apptainer has tried without, and failed in words that do not tell.
+NO_SUBUID = (
+    "You have no line in /etc/subuid and /etc/subgid, which builds take: `usermod --add-subuids` makes one, by root"
+)
 #: Lines of a failed build that are shown.
 LAST_LINES = 30
 #: From harmless to not.
@@ -120,7 +124,8 @@ def build(
                 lines.append(line.rstrip())
                 say(lines[-1])
         except subprocess.CalledProcessError as error:
-            text = "\n".join(lines[-LAST_LINES:])
+            hint = [NO_SUBUID] if any("/etc/subuid" in line for line in lines) else []
+            text = "\n".join([*lines[-LAST_LINES:], *hint])
             raise LaunchError(
                 f"{definition} was not built into {image}, exit status {error.returncode}:\n{text}"
             ) from None

@@ -172,6 +172,16 @@ def test_a_build_that_is_interrupted_leaves_nothing(yard: Yard, tiny: Path) -> N
     assert not [path.name for path in (yard.place / "tmp").iterdir() if path.name.startswith(("demos-", "build-temp"))]
 
 
+def test_two_builds_of_one_image(yard: Yard, tiny: Path) -> None:
+    """They do not meet: whoever ends last has built what is there."""
+    build = yard.command([yard.python, "-m", "demos_hpc", "image", "build", "tiny.def", "two.sif", "--from", "tiny"])
+    both = [subprocess.Popen(build, cwd=yard.place, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate(timeout=PATIENCE)[1] for process in both]
+    # The second may be so late that it finds the image of the first.
+    assert all(process.returncode == 0 or b"exists already" in text for process, text in zip(both, said, strict=True))
+    yard.image("run", "--data", "tiny.def:/nonexistent/events.h5", "two.sif", "true")
+
+
 def test_a_disk_that_is_full(yard: Yard, tiny: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("a small disk is mounted by root")
