@@ -194,8 +194,8 @@ def measure_readiness(site: Site) -> dict[str, float]:
             wait_until(lambda watcher=watcher: count_new(watcher.ask("look")) > 0)
             scaled.append(time.perf_counter() - begin)
             for fit in fits:
-                fit.process.kill()
-                fit.process.communicate()
+                fit.process.terminate()  # not by kill, which runuser cannot pass on
+                fit.process.communicate(timeout=PATIENCE)
     return {"submit_to_ready_s": median(ready), "scale_to_chunk_s": median(scaled)}
 
 

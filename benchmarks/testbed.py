@@ -10,6 +10,7 @@ import os
 import pwd
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -117,7 +118,7 @@ class Yard:
             try:
                 connection, _ = listener.accept()
             except TimeoutError:
-                process.kill()
+                process.terminate()
                 raise RuntimeError(f"{name} has not started within {PEER_TIMEOUT} s: {shlex.join(words)}") from None
             connection.settimeout(PEER_TIMEOUT)
             peer = Peer(name, process, connection, polls=False)
@@ -156,7 +157,7 @@ def finish(process: subprocess.Popen[str], timeout: float = PATIENCE) -> str:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.terminate()  # not by kill, which runuser cannot pass on
         raise RuntimeError(f"not done within {timeout} s: {process.args}") from None
     if process.returncode:
         raise RuntimeError(f"{process.args}\nexit status {process.returncode}\n{out}\n{err}")
@@ -168,6 +169,7 @@ def open_yard(image: Path | None = None) -> Iterator[Yard]:
     """A yard with an image in it: this one, or one that is built now."""
     if os.geteuid() or not (TESTBED / "site.sh").is_file():
         sys.exit("this benchmark takes the testbed, and root: tests/testbed/testbed up")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which leaves nothing behind
     place = Path(tempfile.mkdtemp(prefix="demos-bench-", dir="/var/tmp"))
     place.chmod(0o755)
     yard = Yard(place, pwd.getpwuid(DEBIAN.stat().st_uid).pw_name)
