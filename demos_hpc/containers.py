@@ -113,14 +113,17 @@ def build(
                 f"--encrypt takes a key, in {' or '.join(KEYS)}: the path of a public key, or the secret"
             )
         command.append("--encrypt")
-    for name, value in arguments.items():
-        command += ["--build-arg", f"{name}={value}"]
+    if broken := [name for name, value in arguments.items() if "\n" in value]:
+        raise InvalidInput(f"{broken[0]} has several lines: a template variable is one")
     lines: list[str] = []
     # Beside it, and of a name of its own: two builds do not meet, and what is interrupted leaves no half image.
     with tempfile.TemporaryDirectory(prefix=".demos-image-", dir=image.absolute().parent) as place:
-        new = Path(place) / image.name
+        new, told = Path(place) / image.name, Path(place) / f"{image.name}.arguments"
+        # In a file: on its command line Apptainer splits them at commas.
+        told.write_text("".join(f"{name}={value}\n" for name, value in arguments.items()), encoding="utf-8")
+        command += ["--build-arg-file", str(told), str(new), str(definition)]
         try:
-            for line in stream_command([*command, str(new), str(definition)], output_type="both"):
+            for line in stream_command(command, output_type="both"):
                 lines.append(line.rstrip())
                 say(lines[-1])
         except subprocess.CalledProcessError as error:

@@ -137,6 +137,15 @@ def test_where_nothing_is_built(yard: Yard, tiny: Path) -> None:
     assert "nobody gave: BOOTSTRAP" in yard.image(*words, "x.sif", "--arg", "FROM=", status=1)
 
 
+def test_values_of_template_variables(yard: Yard, tiny: Path) -> None:
+    value = 'a,b "c" = $(d) #e'
+    yard.write("value.def", DEFINITION + "    value {{ VALUE }}\n")
+    yard.image("build", "value.def", "value.sif", "--from", "tiny", "--arg", f"VALUE={value}")
+    assert json.loads(yard.image("inspect", "value.sif", "--json"))["labels"]["value"] == value
+    said = yard.image("build", "value.def", "x.sif", "--from", "tiny", "--arg", "VALUE=a\nb", status=1)
+    assert "VALUE has several lines" in said
+
+
 def test_a_build_that_fails_leaves_what_was_there(yard: Yard, tiny: Path) -> None:
     yard.copy("tiny.sif", "kept.sif")
     yard.write("failing.def", "Bootstrap: localimage\nFrom: tiny\n%post\n    exit 7\n")
