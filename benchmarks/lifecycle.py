@@ -27,7 +27,7 @@ from typing import Any, Self
 from harness import describe_machine, print_table, report
 from overhead_peer import EVENTS
 from stage import Peer
-from testbed import JOB, TESTBED, Yard, finish, open_yard
+from testbed import JOB, TESTBED, Yard, finish, is_up, open_yard
 
 USERS = "alice", "bob"
 #: Calls of a fit, and after how many of them something happens to it.
@@ -47,6 +47,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where all that was found is kept")
     arguments = parser.parse_args()
     found: dict[str, float] = {}
+    if not is_up():
+        report("lifecycle", found)
+        return
     with open_yard(arguments.image) as yard:
         site = Site(yard, quick=arguments.quick)
         for part in arguments.part or PARTS:

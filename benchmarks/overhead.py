@@ -24,15 +24,15 @@ from typing import Any
 from harness import describe_machine, print_table, report
 from overhead_docs import LAYERS, STEPS, write_docs
 from stage import Peer, alternate, compare
-from testbed import Yard, finish, open_yard
+from testbed import Yard, finish, is_up, open_yard
 
 #: Calls of a fit, and bytes of arrays and files: beyond what caches hold.
 CALLS, ARRAY, FILE = 40, 128 << 20, 64 << 20
 #: Bytes of messages, and how many there are in a turn.
 SMALL, LARGE = (8, 2000), (4 << 20, 50)
 SMALL_FILES = 200
-#: Bare and contained processes that are compared.
-PROCESSES = 3
+#: Processes that are compared, and launches of two ranks, of each side.
+PROCESSES, LAUNCHES = 5, 2
 LOOK = 0.02
 
 
@@ -46,6 +46,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.source:
         found = json.loads(arguments.source.read_text(encoding="utf-8"))
+    elif not is_up():
+        report("overhead", {})
+        return
     else:
         with open_yard(arguments.image) as yard:
             found = measure(yard, quick=arguments.quick)
@@ -60,7 +63,8 @@ def main() -> None:
 def measure(yard: Yard, *, quick: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"machine": describe_machine()}
     found |= compare_machine(yard, 9 if quick else 25)
-    found["layers"] = measure_layers(yard, 5 if quick else 15, starts=1 if quick else 3)
+    layers = measure_layers(yard, 5, starts=1 if quick else 4)
+    found |= {"end": layers.pop("end"), "layers": layers}
     found["steps"] = measure_steps(yard, 3 if quick else 5)
     return found
 
@@ -110,38 +114,37 @@ def list_entries(yard: Yard) -> Iterator[Path]:
 
 
 def measure_layers(yard: Yard, rounds: int, starts: int) -> dict[str, Any]:
+    """Each layer started so often, and the fit done so many times in each of its starts, the layers in turn."""
     seconds: dict[str, list[float]] = {layer: [] for layer in LAYERS}
-
-    @contextlib.contextmanager
-    def start(layer: str) -> Iterator[Peer]:
-        """Clocked until a first answer is there."""
-        begin = time.perf_counter()
-        with start_layer(yard, layer) as peer:
-            peer.ask("fit", calls=1)
-            seconds[layer].append(time.perf_counter() - begin)
-            yield peer
-
-    for _ in range(starts - 1):
-        for layer in LAYERS:
-            with start(layer):
-                pass
-    with contextlib.ExitStack() as stack:
-        peers = {layer: stack.enter_context(start(layer)) for layer in LAYERS}
-        ends = {tuple(peer.ask("fit", calls=CALLS)["end"]) for peer in peers.values()}
-        if len(ends) != 1:
-            raise AssertionError(f"the layers do not agree on the end of the fit: {ends}")
-        fits = alternate(rounds, *(lambda peer=p: peer.ask("fit", calls=CALLS)["seconds"] for p in peers.values()))
-        served = [peer for layer, peer in peers.items() if "plain" not in layer]
-        trips = alternate(rounds, *(lambda peer=p: peer.ask("trip", times=300) for p in served))
-    alone = fits[list(peers).index("plain")]
-    found: dict[str, Any] = {}
-    for layer, column in zip(peers, fits, strict=True):
-        more = median(a - b for a, b in zip(column, alone, strict=True)) / CALLS
-        found[layer] = {"fit_s": median(column), "ratio": compare(column, alone), "more_us": more * 1e6}
-        found[layer]["start_s"] = median(seconds[layer])
-    for peer, column in zip(served, trips, strict=True):
-        found[peer.name]["trip_us"] = median(column) * 1e6
-    found["plain"]["end"] = ends.pop()[0]
+    fits: dict[str, list[float]] = {layer: [] for layer in LAYERS}
+    trips: dict[str, list[float]] = {layer: [] for layer in LAYERS if "plain" not in layer}
+    ends = set()
+    for _ in range(starts):
+        with contextlib.ExitStack() as stack:
+            peers = {}
+            for layer in LAYERS:
+                begin = time.perf_counter()
+                peers[layer] = stack.enter_context(start_layer(yard, layer))
+                peers[layer].ask("fit", calls=1)
+                seconds[layer].append(time.perf_counter() - begin)
+            ends |= {tuple(peer.ask("fit", calls=CALLS)["end"]) for peer in peers.values()}
+            if len(ends) != 1:
+                raise AssertionError(f"the layers do not agree on the end of the fit: {ends}")
+            asked = alternate(rounds, *(lambda peer=p: peer.ask("fit", calls=CALLS)["seconds"] for p in peers.values()))
+            for layer, column in zip(peers, asked, strict=True):
+                fits[layer] += column
+            served = [peers[layer] for layer in trips]
+            asked = alternate(rounds, *(lambda peer=p: peer.ask("trip", times=300) for p in served))
+            for layer, column in zip(trips, asked, strict=True):
+                trips[layer] += column
+    found: dict[str, Any] = {"end": ends.pop()[0]}
+    for layer, column in fits.items():
+        found[layer] = {
+            "fit_s": median(column),
+            "ratio": compare(column, fits["plain"]),
+            "more_us": median(a - b for a, b in zip(column, fits["plain"], strict=True)) / CALLS * 1e6,
+            "start_s": median(seconds[layer]),
+        } | ({"trip_us": median(trips[layer]) * 1e6} if layer in trips else {})
     return found
 
 
@@ -182,13 +185,14 @@ def compare_machine(yard: Yard, rounds: int) -> dict[str, Any]:
         pair("load", lambda peer: peer.ask("load"))
         shared = stack.enter_context(start_instance(yard))
         for where, before, job in (("", inside, None), ("_instance", shared, None), ("_nodes", inside, (2, 2))):
-            ranks = ["python", script, "ranks"]
-            launches = [["mpiexec", "-n", "2", *words, *ranks] for words in ([], before)]
-            two = [[start(f"ranks{where}", launch, job=job)] for launch in launches]
-            for name, (n_bytes, times) in (("latency", SMALL), ("bandwidth", LARGE)):
-                question = {"n_bytes": n_bytes, "times": times // (5 if job else 1)}
-                columns = take_turns(rounds, *two, lambda peer, question=question: peer.ask("ping", **question))
-                pairs[name + where] = describe_pair(*columns)
+            launches = [["mpiexec", "-n", "2", *words, "python", script, "ranks"] for words in ([], before)]
+            with contextlib.ExitStack() as ranks:
+                how = [(f"ranks{where}", launch) for launch in launches]
+                two = [[ranks.enter_context(yard.start_peer(*one, job=job)) for _ in range(LAUNCHES)] for one in how]
+                for name, (n_bytes, times) in (("latency", SMALL), ("bandwidth", LARGE)):
+                    question = {"n_bytes": n_bytes, "times": times // (5 if job else 1)}
+                    columns = take_turns(rounds, *two, lambda peer, question=question: peer.ask("ping", **question))
+                    pairs[name + where] = describe_pair(*columns)
     return found | {"contained": pairs}
 
 
@@ -202,7 +206,7 @@ def take_turns(
     """What each side answers: one, other, other, one, so that who comes first matters to neither; -1 is not counted."""
     columns: tuple[list[float], list[float]] = ([], [])
     for nth in range(-1, -(-rounds // 2)):
-        one, other = ones[nth % len(ones)], others[nth % len(others)]
+        one, other = ones[nth % len(ones)], others[(nth + nth // len(ones)) % len(others)]
         before(one, nth)
         before(other, nth)
         a, b, c, d = ask(one), ask(other), ask(other), ask(one)

@@ -66,7 +66,7 @@ def write_docs(found: Mapping[str, Any]) -> None:
 
 def format_tables(found: Mapping[str, Any]) -> str:
     machine, layers = found["machine"], found["layers"]
-    end = layers["plain"]["end"]
+    end = found["end"]
     lines = [
         f"Measured on {machine['date']} on {machine['cores']} cores of {machine['cpu']}. {_tell_software(found)}"
         f" Every fit ended at the same point, log L = {float.fromhex(end):.6f} ({end}).",

@@ -201,6 +201,7 @@ def exchange() -> None:
 
     world = MPI.COMM_WORLD
     assert world.size == 2, f"worlds of {world.size}"
+    settle(world.rank)
 
     def ping(n_bytes: int, times: int) -> float:
         """Seconds there and back."""
@@ -227,7 +228,7 @@ def exchange() -> None:
         return
     while True:
         while not world.iprobe(0, tag=1):
-            time.sleep(1e-3)
+            time.sleep(5e-3)
         n_bytes, times = world.recv(source=0, tag=1)
         if not times:
             return
