@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ LAYERS: Mapping[str, tuple[str, str]] = {
     "slurm_world": ("an MPI world in a job, one node", "cores of one's own, limits, accounting"),
     "slurm_nodes": ("an MPI world in a job, two nodes", "more than one node"),
     "image_plain": ("NumPy, in an image", "the same software everywhere, signed"),
-    "image_world": ("an MPI world, each rank in an image", "both"),
-    "image_door": ("a server in an image, through the door", "callers that need none of it"),
-    "image_slurm_nodes": ("an MPI world in images in a job, two nodes", "all of it"),
+    "image_world": ("an MPI world, each rank in an image", "workers and software that come together"),
+    "image_door": ("a server in an image, through the door", "callers need no image"),
+    "image_slurm_nodes": ("an MPI world in images in a job, two nodes", "all of these on any number of nodes"),
 }
 #: Commands that starting consists of.
 STEPS: Mapping[str, str] = {
@@ -42,7 +43,7 @@ PAIRS: Mapping[str, tuple[str, float, str]] = {
     "fit": ("computing: the fit", 40, "calls/s"),
     "multiply": ("computing: matrices of 512 x 512", 20 * 2 * 512**3 / 1e9, "GFLOP/s"),
     "copy": ("memory: copy of 128 MiB", 2 * (128 << 20) / 1e9, "GB/s"),
-    "write": ("files: write 64 MiB, to the disk", (64 << 20) / 1e6, "MB/s"),
+    "write": ("files: write 64 MiB, to the disk", (64 << 20) / 1e9, "GB/s"),
     "read": ("files: read 64 MiB, from the page cache", (64 << 20) / 1e9, "GB/s"),
     "open": ("files: make, read and remove a small one", 1, "/s"),
     "load": ("software: read all of NumPy, warm", 1, "times/s"),
@@ -67,9 +68,12 @@ def write_docs(found: Mapping[str, Any]) -> None:
 def format_tables(found: Mapping[str, Any]) -> str:
     machine, layers = found["machine"], found["layers"]
     end = found["end"]
-    lines = [
+    said = (
         f"Measured on {machine['date']} on {machine['cores']} cores of {machine['cpu']}. {_tell_software(found)}"
-        f" Every fit ended at the same point, log L = {float.fromhex(end):.6f} ({end}).",
+        f" Every fit ended at the same point, log L = {float.fromhex(end):.6f} ({end})."
+    )
+    lines = [
+        fill(said, 125, break_on_hyphens=False),
         "",
         "| layer | time of the fit | quartiles | a row and back | start | what it buys |",
         "|---|---|---|---|---|---|",

@@ -127,10 +127,11 @@ def copy_memory(n_bytes: int, times: int = 5) -> float:
 
 
 def write_file(path: str, n_bytes: int) -> float:
-    """Seconds until a new file is on the disk."""
+    """Seconds until a new file is on the disk, in place of what was there."""
     piece = b"x" * PIECE
+    Path(path).unlink(missing_ok=True)
     begin = time.perf_counter()
-    with Path(path).open("wb") as file:
+    with Path(path).open("xb") as file:
         for _ in range(n_bytes // PIECE):
             file.write(piece)
         file.flush()
