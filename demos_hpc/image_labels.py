@@ -62,12 +62,16 @@ def check_launcher(
 
     MPICH would say so in its own words, and end, or each rank would be a world of its own.
     """
-    if size < 2 or "PMIX_RANK" not in environment or {"PMI_RANK", "PMI_FD"} & set(environment):
-        return
-    if read_labels().get(f"{OURS}mpi-abi") == "mpich":
+    if size > 1 and "PMIX_RANK" in environment and not {"PMI_RANK", "PMI_FD"} & set(environment):
+        check_fit("openmpi", read_labels(), image)
+
+
+def check_fit(launcher: str, labels: Mapping[str, str], image: str) -> None:
+    """`InvalidInput` where the MPI inside is not that of this kind of launcher."""
+    if launcher == "openmpi" and labels.get(f"{OURS}mpi-abi") == "mpich":
         raise InvalidInput(
-            f"{size} ranks were started by a launcher that does not fit the MPI in {image}: it speaks PMIx, as Open"
-            " MPI's mpiexec does, and MPICH is inside. Start them by MPICH's mpiexec, or by `srun --mpi=pmi2`"
+            f"ranks are started by a launcher that does not fit the MPI in {image}: it speaks PMIx, as Open MPI's"
+            " mpiexec does, and MPICH is inside. Start them by MPICH's mpiexec, or by `srun --mpi=pmi2`"
         )
 
 

@@ -78,7 +78,7 @@ def make_exec(confinement: Confinement, command: Sequence[str]) -> list[str]:
         words.append(f"--{confinement.gpus}")
     for bind in confinement.binds:
         if set(":,") & set(bind.path + bind.inside):
-            raise InvalidInput(f"{bind.path} cannot be seen in an image: Apptainer takes no ':' and no ',' in a path")
+            raise InvalidInput(f"{bind} cannot be seen in an image: Apptainer takes no ':' and no ',' in a path")
         words += ["--bind", str(bind)]
     told = {**MPI_SETTINGS, **dict.fromkeys(MISLEADING, "")}
     if confinement.digest:
@@ -111,10 +111,11 @@ def bind_data(paths: Sequence[str], *, of: str) -> tuple[Bind, ...]:
 
 def read_bind(text: str, *, is_writable: bool = False) -> Bind:
     """What ``--data PATH`` or ``--data HERE:INSIDE`` says; `InvalidInput` where there is no such file."""
+    option = "--writable" if is_writable else "--data"
     here, _, inside = text.partition(":")
     path = Path(here).expanduser()
-    if not path.exists():
-        raise InvalidInput(f"--data {text}: there is no {here} on this host")
+    if not here or not path.exists():
+        raise InvalidInput(f"{option} {text}: there is no {here or 'file without a name'} on this host")
     if inside and not inside.startswith("/"):
-        raise InvalidInput(f"--data {text}: {inside} is to be an absolute path, the place inside the image")
+        raise InvalidInput(f"{option} {text}: {inside} is to be an absolute path, the place inside the image")
     return Bind(str(path.resolve()), inside or str(path.absolute()), is_writable)

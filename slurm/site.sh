@@ -22,3 +22,6 @@
 
 # What starts servers and an analysis as one MPI world: auto takes srun; mpich and openmpi their own mpiexec.
 # SITE_LAUNCHER=mpich
+
+# What GPUs are for images that run on some: nv (NVIDIA) or rocm (AMD).
+# SITE_GPUS=rocm

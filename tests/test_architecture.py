@@ -61,7 +61,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "8 command line": (
         "diagnosis", "pingpong", "mpi_checks", "doctor", "bench", "bench_plots", "containers", "cli.output",
         "cli.quantities", "cli.interruption",
-        "cli.rates", "cli.dashboard", "cli.arrays", "cli.confining", "cli.group", "cli.operators", "cli.watching", "cli.servers",
+        "cli.rates", "cli.dashboard", "cli.arrays", "cli.confining",
+        "cli.group", "cli.operators", "cli.watching", "cli.servers",
         "cli.launches", "cli.jobs", "cli.batch", "cli.scaling", "cli.usage",
         "cli.choice", "cli.brackets", "cli.datasets", "cli.examination", "cli.compiling",
         "cli.figures", "cli.results", "cli.images",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from demos_hpc.errors import InvalidInput
-from demos_hpc.image_labels import check_launcher, find_data_files, format_labels, make_labels
+from demos_hpc.image_labels import check_fit, check_launcher, find_data_files, format_labels, make_labels
 from demos_hpc.spec import Dataset, ModelSpec
 
 SPEC = ModelSpec(
@@ -44,12 +44,15 @@ def test_data_outside_of_the_image() -> None:
 
 def test_a_launcher_that_does_not_fit() -> None:
     labels = {"org.demos-hpc.mpi-abi": "mpich"}
-    with pytest.raises(InvalidInput, match=r"3 ranks .* does not fit the MPI in x\.sif: .*--mpi=pmi2"):
+    with pytest.raises(InvalidInput, match=r"a launcher that does not fit the MPI in x\.sif: .*--mpi=pmi2"):
         check_launcher({"PMIX_RANK": "0"}, 3, lambda: labels, "x.sif")
     check_launcher({"PMIX_RANK": "0"}, 1, lambda: labels, "x.sif")  # one rank needs no launcher
     check_launcher({"PMIX_RANK": "0"}, 3, dict, "x.sif")
     check_launcher({"PMIX_RANK": "0", "PMI_RANK": "0"}, 3, lambda: labels, "x.sif")
     check_launcher({"PMI_RANK": "0"}, 3, lambda: pytest.fail("not looked into"), "x.sif")
+    check_fit("mpich", labels, "x.sif")
+    with pytest.raises(InvalidInput, match="does not fit"):
+        check_fit("openmpi", labels, "x.sif")
 
 
 def test_license_classes() -> None:

@@ -12,13 +12,14 @@ import typer
 
 from ..config import Config
 from ..errors import InvalidInput
+from ..image_labels import check_fit
 from ..image_policy import RUN
 from ..image_run import MPI_SETTINGS
 from ..mpiexec import CHOICES, find_launcher, tolerate_faults
 from ..starter import describe, make_programs, make_run_directory, start
 from ..threads import VARIABLES, limit_threads
 from ..watchdog import find_rank_and_size
-from .confining import confine, find_subjects
+from .confining import Subject, confine, find_subjects
 from .group import FAILURE, WORDS, WithScript
 from .output import WIDTH_OF_FILES
 
@@ -95,7 +96,7 @@ def run(
         [script, *(arguments or [])],
         ranks,
         launcher,
-        images=[subject.image for subject in subjects],
+        subjects=subjects,
         use=use,
         fault_tolerant=fault_tolerant,
         dry_run=dry_run,
@@ -109,7 +110,7 @@ def start_launch(
     ranks: int,
     kind: str,
     *,
-    images: Sequence[str] = (),
+    subjects: Sequence[Subject] = (),
     use: str = RUN,
     fault_tolerant: bool = False,
     dry_run: bool = False,
@@ -118,8 +119,11 @@ def start_launch(
     launcher = find_launcher(kind=kind)
     if fault_tolerant:
         launcher = tolerate_faults(launcher)
+    for subject in subjects:
+        check_fit(launcher.kind, subject.labels, subject.image)
     with make_run_directory(launcher) as directory:
-        contain = [confine(Path(image), writable=[str(directory)], use=use) if image else None for image in images]
+        seen = [str(directory)]
+        contain = [confine(Path(s.image), writable=seen, use=use) if s.image else None for s in subjects]
         programs = make_programs(models, workers, analysis, ranks, contain=contain)
         plan = describe(launcher, programs, directory, MPI_SETTINGS if any(contain) else None)
         if dry_run:
