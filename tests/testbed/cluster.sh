@@ -114,9 +114,10 @@ END
     local number=10 node gpus
     for node in "${nodes[@]}"; do
         number=$((number + 1))
-        # The last one has a GPU that is only counted: asked for, and given, it is as a real one.
+        # The last one has a GPU that is only counted: asked for, and given, it is as a real one. What needs none goes there
+        # last: the parts of a heterogeneous job would else be given one node, and wait for one another.
         gpus=$([ "$node" = "${nodes[2]}" ] && echo 1 || echo 0)
-        echo "NodeName=$node NodeAddr=$network.$number CPUs=8 RealMemory=8000 Gres=gpu:$gpus State=UNKNOWN"
+        echo "NodeName=$node NodeAddr=$network.$number CPUs=8 RealMemory=8000 Gres=gpu:$gpus Weight=$((gpus + 1)) State=UNKNOWN"
     done
     echo "PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP"
     echo "PartitionName=gpu Nodes=${nodes[2]} MaxTime=60 State=UP"
