@@ -27,7 +27,7 @@ from typing import Any, Self
 from harness import describe_machine, print_table, report
 from overhead_peer import EVENTS
 from stage import Peer
-from testbed import JOB, TESTBED, Yard, finish, is_up, open_yard
+from testbed import TESTBED, Yard, finish, is_up, open_yard
 
 USERS = "alice", "bob"
 #: Calls of a fit, and after how many of them something happens to it.
@@ -252,7 +252,12 @@ def measure_many(site: Site) -> dict[str, float]:
         server.wait_for_workers(2)
         for user, in_flight in zip(USERS, IN_FLIGHT, strict=True):
             words = f"python {site.script} job {server.name} {LIKELIHOODS} {in_flight} {folder}"
-            asked = [f"--job-name={JOB}", f"--array=1-{JOBS}%{AT_ONCE}", "--time=15", f"--output={folder}/%A_%a.log"]
+            asked = [
+                f"--job-name={yard.job}",
+                f"--array=1-{JOBS}%{AT_ONCE}",
+                "--time=15",
+                f"--output={folder}/%A_%a.log",
+            ]
             yard.run("sbatch", "--quiet", *asked, f"--wrap=. {yard.place}/site.sh; exec {words}", user=user)
         wait_until(lambda: [look(watcher)[user]["clients"] for user in USERS] == [AT_ONCE, AT_ONCE])
         before = {user: look(watcher)[user]["rows"] for user in USERS}

@@ -34,8 +34,6 @@ COPIED = ("apptainer", "demos_hpc", "csrc", "meson.build", "meson.options", "pyp
 MEASURING = ("stage.py", "overhead_peer.py", "lifecycle_peer.py")
 #: The testbed's nodes share a kernel, and are told to use the network between them.
 NETWORK = {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "eth0"}
-#: What our jobs are called.
-JOB = "demos-bench"
 #: Seconds for a command, and for an image to be built.
 PATIENCE, BUILDING = 120.0, 600.0
 
@@ -51,6 +49,11 @@ class Yard:
     @property
     def image(self) -> Path:
         return self.place / "server.sif"
+
+    @property
+    def job(self) -> str:
+        """What jobs of this benchmark are called, and no others."""
+        return self.place.name
 
     def contain(self, *options: str) -> list[str]:
         """Begins a command that is to run in the image."""
@@ -97,7 +100,7 @@ class Yard:
     def submit(self, words: Sequence[str], nodes: int, ranks: int, **variables: str) -> list[str]:
         """The command that has another one run in a job."""
         exports = "".join(f"export {name}={shlex.quote(value)}; " for name, value in variables.items())
-        asked = ["--quiet", f"--job-name={JOB}", f"--nodes={nodes}", f"--ntasks={ranks}", "--time=15"]
+        asked = ["--quiet", f"--job-name={self.job}", f"--nodes={nodes}", f"--ntasks={ranks}", "--time=15"]
         asked += [f"--output={self.place}/stage/%j.log"]
         return ["sbatch", *asked, f"--wrap={exports}exec {shlex.join(words)}"]
 
@@ -129,8 +132,8 @@ class Yard:
 
     def end_jobs(self) -> None:
         """Returns once no job of ours is left."""
-        self.run("scancel", "--quiet", f"--name={JOB}", user="root")
-        while self.run("squeue", "-h", f"--name={JOB}"):
+        self.run("scancel", "--quiet", f"--name={self.job}", user="root")
+        while self.run("squeue", "-h", f"--name={self.job}"):
             time.sleep(0.2)
 
     def build(self, name: str = "server.sif") -> float:
