@@ -79,6 +79,17 @@ WANTED: Mapping[str, Mapping[str, Wanted]] = {
         "neutrino_c_vs_numpy": _at_least(10),
         "neutrino_gradient_c_vs_numpy": _at_least(10),
     },
+    "overhead": {"contained_compute": _at_least(0.98), "contained_roundtrip": _at_most(1.15)},
+    "lifecycle": {
+        "submit_to_ready_s": _at_most(15),
+        "scale_to_chunk_s": _at_most(15),
+        "server_sif_mb": _at_most(150),
+        "rebuilt_same_list": _at_least(1),
+        "cut_same_bits": _at_least(1),
+        "requeue_same_bits": _at_least(1),
+        "jobs_served": _at_least(50),
+        "fair_share": _at_least(0.8),
+    },
     "scaling": {
         "speedup_2_workers": _at_least(0.95),
         "busy_fraction_128_ranks": _at_least(0.95),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import numpy as np
 
+#: Environment variables by which a user chooses other routines for the same processor (OpenBLAS, NumPy, MKL).
+CHOICES = ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES", "MKL_CBWR")
+
 
 def describe_arithmetic() -> str:
-    """Equal for processes whose NumPy gives the same bits: version, instruction sets, BLAS, machine.
+    """Equal for processes whose NumPy gives the same bits: version, machine, instruction sets, BLAS, and what was chosen.
 
     AVX-512 or its absence changes exp and log in the last digit, for example.
     """
@@ -16,4 +20,6 @@ def describe_arithmetic() -> str:
     assert isinstance(config, dict)
     found = config.get("SIMD Extensions", {}).get("found", [])
     blas = config.get("Build Dependencies", {}).get("blas", {})
-    return f"numpy {np.__version__} {platform.machine()} {'+'.join(found)} {blas.get('name')} {blas.get('version')}"
+    chosen = "".join(f" {name}={os.environ[name]}" for name in CHOICES if name in os.environ)
+    numbers = f"numpy {np.__version__} {platform.machine()} {'+'.join(found)}"
+    return f"{numbers} {blas.get('name')} {blas.get('version')}{chosen}"
