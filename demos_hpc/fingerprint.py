@@ -12,7 +12,7 @@ CHOICES = ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEAT
 
 
 def describe_arithmetic() -> str:
-    """Equal for processes whose NumPy gives the same bits: version, machine, instruction sets, BLAS, and what was chosen.
+    """Equal for processes whose NumPy gives the same bits: version, machine, instruction sets, BLAS, what was chosen.
 
     AVX-512 or its absence changes exp and log in the last digit, for example.
     """
