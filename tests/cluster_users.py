@@ -19,7 +19,7 @@ from demos_hpc.slurm import LIVING
 
 OWNER, OTHER = "alice", "bob"
 #: Seconds that a command may take, and that jobs have to come and go, on a machine that has other things to do.
-PATIENCE = 120.0
+PATIENCE = 240.0
 SCRIPT = """if True:
     import sys, time
     import demos_hpc
@@ -60,7 +60,11 @@ class Testbed:
         return self.finish(self.start(user, *words), code)
 
     def finish(self, process: subprocess.Popen[str], code: int = 0) -> str:
-        out, err = process.communicate(timeout=PATIENCE)
+        try:
+            out, err = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            raise AssertionError(f"{process.args} still runs; {process.communicate()}") from None
         assert process.returncode == code, f"{process.args}\n{out}\n{err}"
         return out if code == 0 else err
 

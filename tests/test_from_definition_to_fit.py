@@ -114,7 +114,7 @@ def test_from_definition_to_fit(
     lines = [json.loads(line) for line in site.audit.read_text(encoding="utf-8").splitlines()]
     assert {line["image"] for line in lines} == {digest}
     assert "log_likelihood" in {line["what"] for line in lines}
-    assert {line["user"] for line in lines if line["what"] == "log_likelihood"} == {OTHER}
+    assert {line["who"] for line in lines if line["what"] == "log_likelihood"} == {OTHER}
 
 
 @pytest.mark.parametrize("flaw", ["unsigned", "altered", "untrusted"])

@@ -147,6 +147,9 @@ start_slurm() {
     done
     local tries
     for tries in $(seq 240); do
+        for node in "${nodes[@]}"; do # one that was found wrong stays out until somebody says so
+            [[ $(sinfo -h -n "$node" -t drain -o %n 2> /dev/null) == "" ]] || scontrol update NodeName="$node" State=RESUME
+        done
         [ "$(sinfo -h -r -p main -t idle,alloc,mix -o %D 2> /dev/null | awk '{ n += $1 } END { print n }')" = "${#nodes[@]}" ] && return
         sleep 0.5
     done
