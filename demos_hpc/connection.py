@@ -211,8 +211,7 @@ class Connection:
         """The end of the service, a complaint about the link as a whole, or a late answer."""
         header = frame.header
         if header.kind == Kind.END:
-            others = "`demos-hpc ls` lists others; connect(..., reconnect=True) waits for one that comes back"
-            self._lose(ServerLost(f"the server has ended: {others}"))
+            self._lose(ServerLost("the server has ended"))
         elif header.kind == Kind.REPLY and header.status and not header.id:
             self._lose(_read_failure(frame))
 

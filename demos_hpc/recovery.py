@@ -30,6 +30,8 @@ ATTEMPT, SHORTEST_ATTEMPT = 10.0, 1.0
 FAREWELL = 1.0
 #: Seconds after which another server is tried where one is about to end.
 MOVING = 0.2
+#: What to do where a connection that does not reconnect has lost its server.
+REMEDY = "`demos-hpc ls` lists others; connect(..., reconnect=True) waits for one that comes back"
 
 
 class Found(Protocol):
@@ -229,7 +231,7 @@ class LastingConnection(Connection):
     def _lose(self, error: DemosError) -> None:
         self._link.part()
         if self._redial is None or not isinstance(error, ServerLost) or self._lost is not None:
-            super()._lose(error)
+            super()._lose(ServerLost(f"{error}; {REMEDY}") if isinstance(error, ServerLost) else error)
             return
         if self._cut is None:
             warn(f"{error}; looking for a server of the same model")

@@ -136,6 +136,8 @@ def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
     testbed = Testbed(TESTBED, f"t{os.getpid()}-{abs(hash(request.node.name)) % 1000}")
     yield testbed
     testbed.cancel()
+    wait_until(lambda: not testbed.list_jobs(), PATIENCE, "its jobs are over", pause=0.2)
+    testbed.demos("ls")  # which sweeps what a server that was killed could not take away
     testbed.check_gone()
 
 

@@ -47,18 +47,25 @@ class Site:
     audit: Path
 
 
-@pytest.fixture
-def site(testbed: Testbed, yard: Yard, fingerprint: str, peak_image: Path) -> Iterator[Site]:
-    """A site that trusts the key by which the image is signed, of which it has the public half."""
-    del peak_image
+@pytest.fixture(scope="session")
+def keyring(yard: Yard, fingerprint: str) -> Path:
+    """A site's: it has the public half of the key by which the image is signed."""
+    del fingerprint
+    place = yard.place / "trusted"
+    place.mkdir(mode=0o700)
+    yard.own(place)
     exported = yard.run("apptainer", "key", "export", "--armor", "public.asc", answers="0\n")  # the first one
     assert exported.returncode == 0, exported.stderr
-    for name in ("trusted", "audits"):
-        (yard.place / name).mkdir(mode=0o700, exist_ok=True)
-        yard.own(yard.place / name)
-    keyring = str(yard.place / "trusted")
-    assert yard.run("apptainer", "key", "import", "public.asc", APPTAINER_KEYSDIR=keyring).returncode == 0
-    (yard.place / "public.asc").unlink()
+    imported = yard.run("apptainer", "key", "import", "public.asc", APPTAINER_KEYSDIR=str(place))
+    assert imported.returncode == 0, imported.stderr
+    return place
+
+
+@pytest.fixture
+def site(testbed: Testbed, yard: Yard, fingerprint: str, keyring: Path) -> Iterator[Site]:
+    """A site that trusts the key by which the image is signed."""
+    (yard.place / "audits").mkdir(mode=0o700, exist_ok=True)
+    yard.own(yard.place / "audits")
     policy = yard.write("policy.toml", f'trusted = ["{fingerprint}"]\nkeyring = "{keyring}"\n')
     site = Site(policy, yard.place / "audits" / f"{testbed.name}.jsonl")
     settings = testbed.place / f"site-{testbed.name}.sh"
@@ -122,7 +129,7 @@ def test_an_image_that_is_not_trusted_is_no_job(
     testbed: Testbed, yard: Yard, site: Site, peak_image: Path, flaw: str
 ) -> None:
     del site
-    image = yard.copy("peak.sif" if flaw == "altered" else "unsigned.sif", f"{flaw}.sif")
+    image = yard.copy("peak.sif" if flaw == "altered" else "unsigned.sif", f"{flaw}-peak.sif")
     if flaw == "altered":
         with image.open("r+b") as file:
             file.seek(image.stat().st_size // 2)
@@ -145,5 +152,5 @@ def test_a_model_that_fails_its_check_is_no_image(yard: Yard, server_image: Path
     yard.write("wrong/my_model.py", depending)
     words = ("--files", "wrong", "--model", SERVED, "--arg", "LICENSE_CLASS=private")
     said = yard.image("build", "model", "wrong.sif", "--from", str(server_image), *words, status=1, timeout=BUILDING)
-    assert "while running %test" in said
+    assert "failed to execute %test" in said
     assert not (yard.place / "wrong.sif").exists()

@@ -109,12 +109,13 @@ def test_nothing_is_left_of_a_server_whose_job_is_cancelled(
         wait_until(lambda: "draining" in testbed.demos("ls"), PATIENCE, "it drains", pause=0.2)
     testbed.cancel(*["--signal=KILL", "--full"] * (phase == "killed"))
     if fit is not None:
-        assert "ServerLost: the server has ended: `demos-hpc ls` lists others" in testbed.finish(fit, 1)
-    if phase == "killed":
+        said = testbed.finish(fit, 1)
+        assert "ServerLost: " in said
+        assert "`demos-hpc ls` lists others; connect(..., reconnect=True) waits" in said
+    if phase != "ready":  # those that compute have more to finish than Slurm gives them time for
         wait_until(lambda: not testbed.list_jobs(), PATIENCE, "the job is over", pause=0.2)
-        assert f"there is no server or model {testbed.name!r}" in testbed.run(
-            OTHER, "demos-hpc", "stats", testbed.name, code=1
-        )
+        said = testbed.run(OTHER, "demos-hpc", "stats", testbed.name, code=1)
+        assert "it may have died" in said or "there is no server or model" in said
         testbed.demos("ls")  # by which its owner sweeps
     testbed.check_gone()
 
