@@ -54,9 +54,9 @@ def keyring(yard: Yard, fingerprint: str) -> Path:
     place = yard.place / "trusted"
     place.mkdir(mode=0o700)
     yard.own(place)
-    exported = yard.run("apptainer", "key", "export", "--armor", "public.asc", answers="0\n")  # the first one
+    exported = yard.run("apptainer", "key", "export", "--armor", "trusted.asc", answers="0\n")  # the first one
     assert exported.returncode == 0, exported.stderr
-    imported = yard.run("apptainer", "key", "import", "public.asc", APPTAINER_KEYSDIR=str(place))
+    imported = yard.run("apptainer", "key", "import", "trusted.asc", APPTAINER_KEYSDIR=str(place))
     assert imported.returncode == 0, imported.stderr
     return place
 

@@ -124,8 +124,8 @@ def test_an_expired_key(yard: Yard, server_image: Path) -> None:
     yard.image("sign", "old.sif", APPTAINER_KEYSDIR=signing)
     policy = str(yard.write("old.toml", f'trusted = ["{key}"]\n'))
     assert "good for submit" in yard.image("verify", "old.sif", APPTAINER_KEYSDIR=signing, DEMOS_IMAGE_POLICY=policy)
-    yard.run(*gpg, "--faked-system-time", "20200102T000000", "--quick-set-expire", key, "1d")
-    yard.run(*gpg, "--armor", "--output", str(yard.place / "public.asc"), "--export", key)
+    assert yard.run(*gpg, "--faked-system-time", "20200102T000000", "--quick-set-expire", key, "1d").returncode == 0
+    assert yard.run(*gpg, "--armor", "--output", str(yard.place / "public.asc"), "--export", key).returncode == 0
     assert yard.run("apptainer", "key", "import", "public.asc", APPTAINER_KEYSDIR=verifying).returncode == 0
     said = yard.image("verify", "old.sif", status=1, APPTAINER_KEYSDIR=verifying, DEMOS_IMAGE_POLICY=policy)
     assert "is expired" in said

@@ -126,7 +126,7 @@ def test_nothing_is_left_of_a_server_whose_job_is_cancelled(
         (["--partition", "nowhere"], "no partition 'nowhere'"),
         (["--partition", "short"], "ends jobs after 2 minutes"),
         (["--mem-per-worker", "9G"], "nodes of 8000 MB of memory"),
-        (["--extra=--gres=gpu:1"], "sbatch says: Invalid generic resource (gres) specification"),
+        (["--extra=--gres=fpga:1"], "sbatch says: Invalid generic resource (gres) specification"),
         (["--extra=--qos=", "--extra=--nodelist=demo9"], "sbatch says: "),
     ],
     ids=str,
