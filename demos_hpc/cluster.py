@@ -89,6 +89,37 @@ def check_licenses(wanted: Sequence[str], there: Mapping[str, int]) -> None:
             )
 
 
+def check_sum(wanted: Sequence[Wishes], partitions: Sequence[Partition], licenses: Mapping[str, int]) -> None:
+    """`InvalidInput` where parts of a job that fit by themselves do not fit together."""
+    nodes: dict[str, int] = {}
+    words: dict[str, int] = {}
+    for wishes in wanted:
+        nodes[wishes.partition] = nodes.get(wishes.partition, 0) + wishes.nodes
+        for word in wishes.licenses:
+            name, _, count = word.partition(":")
+            words[name] = words.get(name, 0) + int(count or 1)
+    for partition, n_nodes in nodes.items():
+        there = sum(p.nodes for p in partitions if p.name in partition.split(",") or (not partition and p.is_default))
+        if n_nodes > there:
+            place = f"partition {partition}" if partition else "the default partition"
+            raise InvalidInput(
+                f"this job cannot run: its parts want {n_nodes} nodes of {place}, which has {there} (--nodes)"
+            )
+    check_licenses([f"{name}:{count}" for name, count in words.items()], licenses)
+
+
+def check_ranks(ranks: int, wishes: Wishes, partitions: Sequence[Partition]) -> None:
+    """`InvalidInput` where so many ranks have not enough CPUs in any partition that was named, or the default one."""
+    names = wishes.partition.split(",")
+    there = [p for p in partitions if p.name in names or (not wishes.partition and p.is_default)]
+    cpus = max((sum(p.nodes * p.cpus for p in there if p.name == name) for name in {p.name for p in there}), default=0)
+    if ranks * wishes.cpus > cpus:
+        raise InvalidInput(
+            f"this job cannot run: {ranks} ranks of {wishes.cpus} CPUs take {ranks * wishes.cpus}, and there are {cpus}"
+            " (--ranks, --workers, --threads)"
+        )
+
+
 def _find_problem(wishes: Wishes, kinds: Sequence[Partition]) -> str:
     """Why nodes of these kinds, of one partition, cannot run it; "" where they can."""
     if not all(p.is_up for p in kinds):
@@ -97,8 +128,8 @@ def _find_problem(wishes: Wishes, kinds: Sequence[Partition]) -> str:
     if limit and wishes.minutes > limit and all(p.minutes for p in kinds):
         return f"ends jobs after {limit} minutes, and {wishes.minutes} are wanted (--time)"
     for what, wanted, given, option in (
-        ("CPUs", wishes.cpus, [p.cpus for p in kinds], "workers or threads on a node"),
-        ("MB of memory", wishes.memory_mb, [p.memory_mb for p in kinds], "--mem-per-worker"),
+        ("CPUs", wishes.cpus, [p.cpus for p in kinds], "workers times threads, and one for a dispatcher"),
+        ("MB of memory", wishes.memory_mb, [p.memory_mb for p in kinds], "--mem-per-worker, or --mem"),
         ("GPUs", wishes.gpus, [p.gpus for p in kinds], "--gpus"),
     ):
         if wanted > max(given, default=0):

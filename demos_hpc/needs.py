@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .errors import InvalidInput
-from .slurm_plan import DISPATCHER_MB, Group, Part, Wishes, read_megabytes, share
+from .slurm_plan import DISPATCHER_MB, Group, Part, Wishes, is_license, read_megabytes, share
 
 T = TypeVar("T")
 
@@ -41,8 +41,10 @@ def read_needs(resources: Mapping[str, Any], of: str) -> Needs:
     if "memory" in resources:
         numbers["memory_mb"] = read_megabytes(str(resources["memory"]).replace(" ", ""))
     licenses = resources.get("licenses", ())
-    if not isinstance(licenses, (list, tuple)) or not all(isinstance(name, str) for name in licenses):
-        raise InvalidInput(f"{of}: resources has licenses {licenses!r}; it is a list of names as Slurm has them")
+    if not isinstance(licenses, (list, tuple)) or not all(map(is_license, licenses)):
+        raise InvalidInput(
+            f"{of}: resources has licenses {licenses!r}; it is a list of words as Slurm has them, name or name:count"
+        )
     return Needs(**numbers, licenses=tuple(licenses))
 
 
@@ -72,7 +74,14 @@ def arrange(wanted: Sequence[Wanted], common: Wishes) -> tuple[Part, ...]:
 def _make_part(kind: Sequence[Wanted], common: Wishes, *, is_first: bool) -> Part:
     nodes, dispatchers = kind[0].nodes, int(is_first)
     groups = tuple(
-        Group(each.model, share(each.workers, nodes), each.needs.threads, each.image, each.needs.memory_mb)
+        Group(
+            each.model,
+            share(each.workers, nodes),
+            each.needs.threads,
+            each.image,
+            each.needs.memory_mb,
+            each.needs.licenses,
+        )
         for each in kind
     )
     cpus = [sum(group.workers[node] * group.threads for group in groups) for node in range(nodes)]
@@ -91,10 +100,20 @@ def _make_part(kind: Sequence[Wanted], common: Wishes, *, is_first: bool) -> Par
             partition=kind[0].partition,
             account=common.account,
             qos=common.qos,
-            licenses=tuple(dict.fromkeys(name for each in kind for name in each.needs.licenses)),
+            licenses=add_licenses(kind),
             extra=common.extra,
         ),
     )
+
+
+def add_licenses(wanted: Sequence[Wanted]) -> tuple[str, ...]:
+    """Those of all models, each of which takes its own."""
+    counts: dict[str, int] = {}
+    for each in wanted:
+        for word in each.needs.licenses:
+            name, _, count = word.partition(":")
+            counts[name] = counts.get(name, 0) + int(count or 1)
+    return tuple(f"{name}:{count}" if count > 1 else name for name, count in counts.items())
 
 
 def spread(values: Sequence[T], count: int, default: T, option: str) -> list[T]:

@@ -21,6 +21,9 @@ REMEDIES = (
     ("invalid qos", "`sacctmgr show qos` lists them: name one by --extra=--qos=NAME, or leave it out"),
     ("requested node configuration is not available", "ask for fewer CPUs, or less memory, on a node"),
     ("memory specification can not be satisfied", "ask for less by --mem-per-worker, or for more --nodes"),
+    ("invalid license", "`scontrol show licenses` lists them and how many there are"),
+    ("invalid feature", "`sinfo -o '%n %f'` lists what --constraint may ask for"),
+    ("invalid job array", "ask for fewer at a time: `scontrol show config | grep MaxArraySize`"),
     ("time limit", "ask for less by --time; `sinfo -o '%P %l'` lists the limits"),
     ("generic resource", "this cluster has no such GPUs: leave --gpus out, or name another partition"),
     (
@@ -112,8 +115,8 @@ def find_job(id_: str) -> Queued | None:
 
 
 def show_job(id_: str) -> dict[str, str]:
-    """What ``scontrol show job`` knows, by its words."""
-    text = run(["scontrol", "show", "job", "-o", id_])
+    """What ``scontrol show job`` knows, by its words; of a heterogeneous job, what it knows of the first part."""
+    text = run(["scontrol", "show", "job", "-o", id_]).partition("\n")[0]
     return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
 

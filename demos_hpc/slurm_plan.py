@@ -10,6 +10,7 @@ import shlex
 from dataclasses import dataclass, field
 
 from .errors import InvalidInput
+from .job_notes import Notes, format_notes
 from .threads import limit_threads
 
 #: Begins the names of our jobs; no server's name has a colon.
@@ -53,7 +54,7 @@ class Wishes:
         for name in ("partition", "account", "qos"):
             if not re.fullmatch(r"[\w.,@+-]*", getattr(self, name)):
                 raise InvalidInput(f"{name} {getattr(self, name)!r} is no name that Slurm knows")
-        if broken := [word for word in self.licenses if not re.fullmatch(r"[\w.@-]+(:[1-9]\d*)?", word)]:
+        if broken := [word for word in self.licenses if not is_license(word)]:
             raise InvalidInput(f"license {broken[0]!r}: write it as Slurm does, name or name:count")
         if broken := [word for word in self.extra if not word.startswith("-") or "\n" in word]:
             raise InvalidInput(f"{broken[0]!r} is no option of sbatch: write --name=value, in one word")
@@ -76,8 +77,9 @@ class Group:
     workers: tuple[int, ...]
     threads: int = 1
     image: str = ""
-    #: Megabytes of each worker, for those that are added later; 0 for the site's own.
+    #: Megabytes of each worker, and what the model takes of the site, for those that are added later.
     worker_mb: int = 0
+    licenses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,13 @@ class Serving:
     parts: tuple[Part, ...]
     requeue: bool = False
     site: Site = field(default_factory=Site)
+
+    def __post_init__(self) -> None:
+        if self.wishes.minutes * 60 <= LEAD:
+            raise InvalidInput(
+                f"a server's job of {self.wishes.minutes} minute (--time): give it more, since in its last {LEAD} s it"
+                " takes nothing new"
+            )
 
     @property
     def wishes(self) -> Wishes:
@@ -155,6 +164,11 @@ class Together:
 Job = Serving | Joining | Analyzing | Together
 
 
+def is_license(word: object) -> bool:
+    """Whether it is one as Slurm has them, ``name`` or ``name:count``."""
+    return isinstance(word, str) and re.fullmatch(r"[\w.@-]+(:[1-9]\d*)?", word) is not None
+
+
 def share(workers: int, nodes: int) -> tuple[int, ...]:
     """How many workers each node has, the dispatcher's, which comes first, not more than others.
 
@@ -205,6 +219,8 @@ def format_script(job: Job) -> str:
     formats = {Serving: _serve, Joining: _join, Analyzing: _analyze, Together: _run}
     options, body = formats[type(job)](job)  # type: ignore[operator]
     options += _ask(job.wishes)
+    if broken := [option for option in options if not option.isprintable()]:
+        raise InvalidInput(f"{broken[0]!r} cannot stand in a batch script, whose options are a line each")
     for part in job.parts[1:] if isinstance(job, Serving) else ():
         own = ["--ntasks-per-node=1", f"--cpus-per-task={part.wishes.cpus}"]
         options += ["hetjob", *own, *_ask(part.wishes), *(["--no-kill"] if part.wishes.nodes > 1 else [])]
@@ -229,9 +245,13 @@ def _log(site: Site, name: str) -> str:
     return f"--output={site.logs}/{name}"
 
 
+#: What GPUs are at this site.
+_GPUS = '--gpus "${SITE_GPUS:-nv}"'
+
+
 def _contain(image: str, gpus: int) -> str:
     """What comes before a command that is to run inside an image."""
-    seen = '--gpus "${SITE_GPUS:-nv}" ' if gpus else ""
+    seen = f"{_GPUS} " if gpus else ""
     return f"demos-hpc image run --for submit {seen}{shlex.quote(image)} -- " if image else ""
 
 
@@ -242,24 +262,18 @@ def _limit(threads: int, before: int = 1) -> list[str]:
     return ["export " + " ".join(f"{name}={value}" for name, value in limit_threads({}, threads).items())]
 
 
-def format_notes(**notes: object) -> str:
-    """What a job keeps in its comment, for those who add workers to it."""
-    return ";".join(f"{name}={value}" for name, value in notes.items() if value)
-
-
-def read_notes(comment: str) -> dict[str, str]:
-    """The same, read again; nothing where the comment is another's."""
-    return dict(part.split("=", 1) for part in comment.split(";") if "=" in part)
-
-
 #: For everybody: no server is joined that is about to end. A heterogeneous job has a line for each part.
-_END = 'SLURM_JOB_END_TIME=$(date +%s -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e | head -n 1)")'
+_END = (
+    'if end=$(squeue -h -j "$SLURM_JOB_ID" -o %e | head -n 1 | grep .) && end=$(date +%s -d "$end"); then'
+    " export SLURM_JOB_END_TIME=$end; fi"
+)
 
 
 def _serve(job: Serving) -> tuple[list[str], list[str]]:
     first = job.parts[0].groups[0]
     workers = sum(sum(group.workers) for part in job.parts for group in part.groups)
-    notes = format_notes(workers=workers, memory=first.worker_mb, threads=first.threads, image=first.image)
+    gpus, licenses = job.wishes.gpus, ",".join(first.licenses)
+    notes = format_notes(Notes(workers, first.worker_mb, first.threads, gpus, licenses, first.image))
     options = [
         f"--job-name={PREFIX}{job.name}",
         "--ntasks-per-node=1",
@@ -273,7 +287,7 @@ def _serve(job: Serving) -> tuple[list[str], list[str]]:
     ]
     body = [
         f"export DEMOS_HOST=${{SITE_HOST:-$(hostname)}} DEMOS_STOP_SECONDS={FINISHING}",
-        f"{_END}; export SLURM_JOB_END_TIME",
+        _END,
     ]
     threads = 1
     for nth, part in enumerate(job.parts):
@@ -356,4 +370,6 @@ def _run(job: Together) -> tuple[list[str], list[str]]:
     if any(job.images):
         words += ["--for", "submit", *(word for image in job.images for word in ("--image", image or "-"))]
     words += ["--ranks", str(job.ranks), job.script, *job.arguments]
-    return options, [f'exec demos-hpc run --launcher "${{SITE_LAUNCHER:-auto}}" {shlex.join(words)}']
+    seen = f" {_GPUS}" if job.wishes.gpus and any(job.images) else ""
+    command = f'exec demos-hpc run --launcher "${{SITE_LAUNCHER:-auto}}"{seen} {shlex.join(words)}'
+    return options, [*_limit(job.wishes.cpus), command]

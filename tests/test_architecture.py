@@ -35,7 +35,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "served", "relay", "arguments", "differences", "future", "desk",
         "adapters", "hdf5_format", "datasets", "hdf5", "tables", "library", "direct_data", "segments",
         "uploads", "residents", "endpoint", "registry", "revisions", "histogram", "counters", "usage", "metrics",
-        "cache", "exposition", "slurm_plan", "needs", "cluster", "autoscaling",
+        "cache", "exposition", "job_notes", "slurm_plan", "needs", "cluster", "autoscaling",
         "answers", "columns", "row_files", "result_files", "writing",
     ),
     "4 transport": (

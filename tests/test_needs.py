@@ -52,6 +52,11 @@ def test_models_that_want_the_same_nodes_share_them() -> None:
     )
 
 
+def test_each_model_takes_its_licenses() -> None:
+    models = [Wanted("a", 1, Needs(licenses=("geant4", "idl"))), Wanted("b", 1, Needs(licenses=("geant4:2",)))]
+    assert arrange(models, COMMON)[0].wishes.licenses == ("geant4:3", "idl")
+
+
 def test_models_that_want_other_nodes_have_their_own() -> None:
     cpu, gpu = arrange(
         [Wanted("a", 4, Needs(100)), Wanted("b", 1, Needs(gpus=1), partition="gpu"), Wanted("c", 2, Needs(100))], COMMON

@@ -14,11 +14,23 @@ from test_survey import make
 from typer.testing import CliRunner, Result
 
 from demos_hpc import slurm, survey
-from demos_hpc.cli import app
+from demos_hpc.cli import app, batch, scaling
+from demos_hpc.cli.confining import Subject
 from demos_hpc.config import Config
-from demos_hpc.errors import LaunchError
+from demos_hpc.errors import InvalidInput, LaunchError
+from demos_hpc.job_notes import Notes, format_notes
 from demos_hpc.registry import Registry
 
+OTHER = """
+from demos_hpc import ModelSpec, Observable
+
+
+class Other:
+    spec = ModelSpec(name="other", observables=[Observable("x")], resources={"memory": "2 GB"})
+
+    def log_density(self, x, params):
+        return -x[:, 0] ** 2
+"""
 SINFO = "echo 'main*|up|1:00:00|3|8|8000|(null)'"
 Fake = Callable[..., Path]
 
@@ -104,6 +116,11 @@ def test_a_dry_run_submits_nothing(fake: Fake) -> None:
         (["--name", "a/b"], "cannot be called"),
         (["--analyse", "nowhere.py"], "no script 'nowhere.py'"),
         (["--extra", "-N 3\n#"], "no option of sbatch"),
+        (["--model", "nu_atm"], "a model is named twice"),
+        (["--wait"], "name it by --analyse"),
+        (["--ranks", "3"], "name it by --analyse"),
+        (["--time", "1"], "takes nothing new"),
+        (["--workers", "1", "--workers", "2"], "--workers is given 2 times for 1 models"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -132,6 +149,64 @@ def test_a_job_that_ends_before_its_door_opens(fake: Fake, tmp_path: Path, state
     assert f"job 7 ended as {state}" in result.stderr
     assert remedy in result.stderr
     assert "no such model" in result.stderr
+
+
+def test_a_home_that_cannot_be_written(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = fake(sbatch="echo 7")
+    monkeypatch.setenv("HOME", "/proc")
+    result = invoke("submit", "serve", "nu_atm", "--no-wait")
+    assert result.exit_code == 1
+    assert "no place for what jobs write, /proc/.demos-hpc/jobs: No such file" in result.stderr
+    assert "sbatch" not in said.read_text(encoding="utf-8")
+
+
+def test_ranks_that_no_partition_has(fake: Fake) -> None:
+    Path("fit.py").touch()
+    fake(sbatch="echo 7")
+    result = invoke("submit", "analyse", "--ranks", "25", "fit.py")
+    assert result.exit_code == 1
+    assert "25 ranks of 1 CPUs take 25, and there are 24" in result.stderr
+
+
+def test_a_model_that_never_comes(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(squeue="echo '7|ada|RUNNING|None|demos:two'")
+    registry = Registry(tmp_path / "registry")
+    endpoint = replace(make("two"), job="7", state="ready", models=[{"name": "nu_atm", "uuid": "u", "version": "1"}])
+    registry.publish(endpoint)
+    log = tmp_path / "7.log"
+    log.write_text("no module named flux\n", encoding="utf-8")
+    monkeypatch.setattr(batch, "look", lambda endpoint, config, seconds: survey.Sighting(endpoint, "ready"))
+    monkeypatch.setattr(batch, "OPENING", -1)
+    with pytest.raises(LaunchError, match=r"(?s)with nu_atm and not all 2 models.*scancel 7.*no module named flux"):
+        batch.wait_for_door("7", "two", 2, registry, Config(), log)
+    assert batch.wait_for_door("7", "two", 1, registry, Config(), log).name == "two"
+
+
+def test_more_workers_are_as_those_of_the_first_model(fake: Fake, tmp_path: Path) -> None:
+    notes = format_notes(Notes(3, 700, 2, 1, "geant4:2", "/a b/x.sif"))
+    fake(scontrol=f"echo 'JobId=7 Partition=gpu Account=t2k Comment={notes}'; echo 'JobId=8 Partition=main'")
+    endpoint = replace(make("two"), job="7")
+    nothing = scaling.Kind("", "", "", "", 0, ())
+    job = scaling.plan_workers(endpoint, 4, nothing)
+    wishes = job.wishes
+    assert (job.image, job.threads, job.elements) == ("/a b/x.sif", 2, 4)
+    assert (wishes.cpus, wishes.memory_mb, wishes.gpus, wishes.partition) == (2, 700, 1, "gpu")
+    assert (wishes.licenses, wishes.account) == (("geant4:2",), "t2k")
+
+    model = tmp_path / "other.py"
+    model.write_text(OTHER, encoding="utf-8")
+    job = scaling.plan_workers(endpoint, 1, replace(nothing, model=f"{model}:Other"))
+    assert (job.image, job.model, job.wishes.memory_mb, job.wishes.gpus) == ("", f"{model}:Other", 2048, 0)
+    job = scaling.plan_workers(endpoint, 1, replace(nothing, model=f"{model}:Other", gpus=2, memory="1G"))
+    assert (job.wishes.memory_mb, job.wishes.gpus) == (1024, 2)
+
+
+@pytest.mark.parametrize("label", ["[1]", "null", "7", "{", '"a"'])
+def test_a_label_that_is_no_object(label: str) -> None:
+    with pytest.raises(InvalidInput, match="is no JSON object: build the image again"):
+        batch.read_resources(Subject("m", "x.sif", {batch.RESOURCES_LABEL: label}))
+    with pytest.raises(InvalidInput, match="gpus -1"):
+        batch.read_resources(Subject("m", "x.sif", {batch.RESOURCES_LABEL: '{"gpus": -1}'}))
 
 
 def test_an_analysis_exits_as_its_job(fake: Fake, tmp_path: Path) -> None:

@@ -9,8 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from demos_hpc.cluster import Partition, Queued, check_wishes, choose_victims, read_partitions, read_queue
+from demos_hpc.cluster import (
+    Partition,
+    Queued,
+    check_ranks,
+    check_sum,
+    check_wishes,
+    choose_victims,
+    read_partitions,
+    read_queue,
+)
 from demos_hpc.errors import InvalidInput
+from demos_hpc.job_notes import Notes, format_notes, read_notes
 from demos_hpc.slurm_plan import (
     Analyzing,
     Group,
@@ -21,11 +31,9 @@ from demos_hpc.slurm_plan import (
     Site,
     Together,
     Wishes,
-    format_notes,
     format_script,
     read_megabytes,
     read_minutes,
-    read_notes,
     share,
 )
 
@@ -182,7 +190,10 @@ def test_what_fits_is_let_through(wishes: Wishes) -> None:
             r"'main' ends jobs after 60 minutes, and 61 are wanted \(--time\)\. --partition gpu could",
         ),
         (Wishes(cpus=9), r"nodes of 8 CPUs, and 9 are wanted"),
-        (Wishes(memory_mb=8001), r"nodes of 8000 MB of memory, and 8001 are wanted on one \(--mem-per-worker\)"),
+        (
+            Wishes(memory_mb=8001),
+            r"nodes of 8000 MB of memory, and 8001 are wanted on one \(--mem-per-worker, or --mem\)",
+        ),
         (Wishes(gpus=1), r"nodes of 0 GPUs, and 1 are wanted on one \(--gpus\)\. --partition gpu could"),
         (Wishes(nodes=4), r"has 3 nodes that fit, and 4 are wanted"),
         (Wishes(nodes=2, gpus=8, partition="gpu"), r"has 1 nodes that fit, and 2 are wanted.*No partition here could"),
@@ -203,9 +214,53 @@ def test_a_queue_is_read() -> None:
 
 
 def test_notes_come_back() -> None:
-    assert format_notes(memory=0, threads=2, image="/a=b.sif") == "threads=2;image=/a=b.sif"
-    assert read_notes("threads=2;image=/a=b.sif") == {"threads": "2", "image": "/a=b.sif"}
-    assert read_notes("(null)") == {}
+    notes = Notes(5, 500, 2, 1, "geant4:2,idl", "/a b/ü=&;\n.sif")
+    assert format_notes(notes).isascii()
+    assert not set(" ;\n'") & set(format_notes(notes))  # as words of scontrol are read
+    assert read_notes(format_notes(notes)) == notes
+    for foreign in ("(null)", "threads=two", "bring=a coat&threads=", ""):
+        assert read_notes(foreign) == Notes()
+
+
+def test_nothing_gets_into_a_script_by_the_name_of_a_file() -> None:
+    script = format_script(
+        Serving("n", (Part((Group("nu_atm", (1,), image="/a/A\ntouch /tmp/x #.sif"),), Wishes(cpus=2)),))
+    )
+    assert "\ntouch /tmp/x" not in script.replace("/a/A\ntouch", "")  # inside of quotes it is a part of the name
+    with pytest.raises(InvalidInput, match="cannot stand in a batch script"):
+        format_script(Serving("n", (Part((Group("nu_atm", (1,)),), Wishes(cpus=2)),), site=Site(logs="/a\n/b")))
+
+
+def test_a_server_takes_more_than_its_last_minute() -> None:
+    with pytest.raises(InvalidInput, match=r"1 minute \(--time\).*last 60 s"):
+        Serving("n", (Part((Group("nu_atm", (1,)),), Wishes(cpus=2, minutes=1)),))
+
+
+def test_an_analysis_with_images_is_told_of_gpus_and_threads() -> None:
+    together = Together(("a",), (1,), "fit.py", (), Wishes(cpus=4, gpus=1), images=("/p.sif",))
+    script = format_script(together)
+    assert '--gpus "${SITE_GPUS:-nv}" a' in script
+    assert "OMP_NUM_THREADS=4" in script
+
+
+def test_parts_have_to_fit_together() -> None:
+    parts = [Wishes(2, licenses=("idl",)), Wishes(1, gpus=1, partition="gpu", licenses=("idl:2",))]
+    check_sum(parts, PARTITIONS, {"idl": 3})
+    with pytest.raises(InvalidInput, match="takes 3 of license 'idl', and there are 2"):
+        check_sum(parts, PARTITIONS, {"idl": 2})
+    with pytest.raises(InvalidInput, match="want 4 nodes of the default partition, which has 3"):
+        check_sum([Wishes(2), Wishes(2)], PARTITIONS, {})
+    with pytest.raises(InvalidInput, match="want 4 nodes of partition gpu, which has 3"):
+        check_sum([Wishes(2, partition="gpu"), Wishes(2, partition="gpu")], PARTITIONS, {})
+
+
+def test_ranks_have_to_fit() -> None:
+    check_ranks(24, Wishes(), PARTITIONS)
+    check_ranks(64, Wishes(cpus=2, partition="main,gpu"), PARTITIONS)
+    with pytest.raises(InvalidInput, match="25 ranks of 1 CPUs take 25, and there are 24"):
+        check_ranks(25, Wishes(), PARTITIONS)
+    with pytest.raises(InvalidInput, match="there are 0"):
+        check_ranks(1, Wishes(partition="nowhere"), PARTITIONS)
 
 
 def test_who_waits_goes_first_and_then_the_youngest() -> None:

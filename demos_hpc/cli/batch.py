@@ -17,11 +17,13 @@ from .. import slurm
 from ..config import Config
 from ..endpoint import Endpoint, check_name
 from ..errors import InvalidInput, LaunchError
+from ..image_labels import OURS
 from ..logs import warn
 from ..model_paths import BUNDLED, find, find_absolute
-from ..needs import Needs, Wanted, arrange, read_needs, spread
+from ..needs import Needs, Wanted, add_licenses, arrange, read_needs, spread
 from ..registry import Registry
 from ..slurm_plan import (
+    OPENING,
     PREFIX,
     Analyzing,
     Serving,
@@ -57,10 +59,12 @@ from .quantities import format_number_of
 
 #: Seconds between two looks at a registry, and at Slurm's queue.
 LOOK, GLANCE = 0.1, 1.0
+#: More than any machine has.
+MOST_NODES = 1_000_000
 #: Seconds that a door is given.
 PATIENCE = 5.0
 #: Labels of an image: what its model needs, as JSON, and its name.
-RESOURCES_LABEL, NAME_LABEL = "org.demos-hpc.model.resources", "org.demos-hpc.model.name"
+RESOURCES_LABEL, NAME_LABEL = f"{OURS}model.resources", f"{OURS}model.name"
 
 
 submit = typer.Typer(
@@ -93,7 +97,8 @@ def submit_server(
         list[int] | None, typer.Option("--workers", "-w", min=1, metavar="N", help="Of a model, on all its nodes; 2.")
     ] = None,
     nodes: Annotated[
-        list[int] | None, typer.Option("--nodes", "-N", min=1, metavar="K", help="That its workers spread over; 1.")
+        list[int] | None,
+        typer.Option("--nodes", "-N", min=1, max=MOST_NODES, metavar="K", help="That its workers spread over; 1."),
     ] = None,
     time_: Time = "60",
     partition: Annotated[
@@ -149,16 +154,17 @@ def submit_server(
     """
     registry, config = open_registry()
     subjects = find_subjects([model, *(also or [])], image or [])
-    count, defaults = len(subjects), [read_resources(each) for each in subjects]
+    count, images = len(subjects), [find_image(each.image) for each in subjects]
     columns = (
         subjects,
+        images,
         spread(workers or [], count, 2, "--workers"),
         spread(threads or [], count, 0, "--threads"),
         spread([read_megabytes(size) for size in memory or []], count, 0, "--mem-per-worker"),
         spread(gpus or [], count, -1, "--gpus"),
         spread(nodes or [], count, 1, "--nodes"),
         spread(partition or [], count, "", "--partition"),
-        defaults,
+        [read_resources(each) for each in subjects],
     )
     wanted = [
         Wanted(
@@ -170,12 +176,14 @@ def submit_server(
                 memory_mb=megabytes or needs.memory_mb,
                 gpus=needs.gpus if n_gpus < 0 else n_gpus,
             ),
-            find_image(each.image),
+            inside,
             n_nodes,
             where,
         )
-        for each, n, n_threads, megabytes, n_gpus, n_nodes, where, needs in zip(*columns, strict=True)
+        for each, inside, n, n_threads, megabytes, n_gpus, n_nodes, where, needs in zip(*columns, strict=True)
     ]
+    if count > len(set(wanted)):
+        raise InvalidInput("a model is named twice, with the same needs: name it once, and give it more --workers")
     common = Wishes(minutes=read_minutes(time_), account=account, qos=qos, extra=tuple(extra or ()))
     if script:
         check_script(script)
@@ -184,6 +192,8 @@ def submit_server(
         if wait and not dry_run:
             raise typer.Exit(wait_for_end(id_, find_log(world, id_)))
         return
+    if wait or ranks > 1 or arguments:
+        raise InvalidInput("--wait, --ranks and arguments are of an analysis in this job: name it by --analyse SCRIPT")
     name = name or choose_name(subjects[0], registry)
     check_name(name)
     job = Serving(name, arrange(wanted, common), requeue, find_site())
@@ -192,9 +202,14 @@ def submit_server(
     id_ = hand_in(job, dry_run=dry_run, as_json=as_json and no_wait, server=name)
     if dry_run or no_wait:
         return
-    endpoint = wait_for_door(id_, name, len({each.model for each in wanted}), registry, config, find_log(job, id_))
+    log = find_log(job, id_)
+    try:
+        endpoint = wait_for_door(id_, name, len({each.model for each in wanted}), registry, config, log)
+    except KeyboardInterrupt:
+        typer.echo(f"demos-hpc: job {id_} stays; `scancel {id_}` ends it", err=True)
+        raise
     if as_json:
-        print_json({"job": id_, "log": str(find_log(job, id_)), **endpoint.to_dict()})
+        print_json({"job": id_, "log": str(log), **endpoint.to_dict()})
         return
     ways = [name] if count == 1 else [str(each["name"]) for each in endpoint.models]
     calls = ", ".join(f"demos_hpc.connect({way!r})" for way in ways)
@@ -216,7 +231,9 @@ def join_all(wanted: Sequence[Wanted], common: Wishes, script: str, arguments: S
             " models, or submit the server and the analysis by themselves"
         )
     first, nodes = wanted[0], wanted[0].nodes
-    most = max(each.needs.memory_mb for each in wanted)
+    # As in `arrange`: where nobody says what one of them takes, the site's own memory is for all.
+    memory = [each.needs.memory_mb for each in wanted]
+    most = max(memory) if all(memory) else 0
     wishes = replace(
         common,
         nodes=nodes,
@@ -224,7 +241,7 @@ def join_all(wanted: Sequence[Wanted], common: Wishes, script: str, arguments: S
         memory_mb=most * -(-(sum(each.workers for each in wanted) + 1 + ranks) // nodes),
         gpus=first.needs.gpus,
         partition=first.partition,
-        licenses=tuple(dict.fromkeys(name for each in wanted for name in each.needs.licenses)),
+        licenses=add_licenses(wanted),
     )
     return Together(
         tuple(each.model for each in wanted),
@@ -241,10 +258,12 @@ def join_all(wanted: Sequence[Wanted], common: Wishes, script: str, arguments: S
 def read_resources(subject: Subject) -> Needs:
     """What the model says that it needs, in the image's labels or as it is loaded here."""
     if subject.image:
-        text = subject.labels.get(RESOURCES_LABEL, "{}")
+        resources: object = None
         with contextlib.suppress(ValueError):
-            return read_needs(dict(json.loads(text)), subject.image)
-        raise InvalidInput(f"label {RESOURCES_LABEL} of {subject.image} is no JSON: build the image again")
+            resources = json.loads(subject.labels.get(RESOURCES_LABEL, "{}"))
+        if isinstance(resources, dict):
+            return read_needs(resources, subject.image)
+        raise InvalidInput(f"label {RESOURCES_LABEL} of {subject.image} is no JSON object: build the image again")
     check_model(subject.model)
     from ..model import load
 
@@ -281,7 +300,7 @@ def refuse_name_in_use(name: str, registry: Registry, config: Config) -> None:
 
 def wait_for_door(id_: str, name: str, n_models: int, registry: Registry, config: Config, log: Path) -> Endpoint:
     """The server of a job, once it answers with a worker of each model; `LaunchError` where the job ends before."""
-    next_look, state = 0.0, "submitted"
+    next_look, state, opened = 0.0, "submitted", 0.0
     with Console(stderr=True).status(f"job {id_}: {state} …") as status:
         while True:
             for endpoint in registry.find(name):
@@ -289,6 +308,13 @@ def wait_for_door(id_: str, name: str, n_models: int, registry: Registry, config
                     sighting = look(endpoint, config, seconds=PATIENCE)
                     if sighting.state == "ready" and len(sighting.endpoint.models) >= n_models:
                         return sighting.endpoint
+                    opened = opened or time.monotonic()
+                    if time.monotonic() - opened > OPENING:
+                        there = ", ".join(str(each["name"]) for each in sighting.endpoint.models)
+                        raise LaunchError(
+                            f"server {name!r} answers, with {there or 'no model'} and not all {n_models} models, for"
+                            f" {OPENING} s now: `scancel {id_}` ends it; the end of {log}:\n{slurm.read_end(log)}"
+                        )
             if time.monotonic() >= next_look:
                 job = slurm.find_job(id_)
                 if job is None or job.state not in slurm.LIVING:
@@ -299,7 +325,8 @@ def wait_for_door(id_: str, name: str, n_models: int, registry: Registry, config
                     raise LaunchError(
                         f"job {id_} {ended} before its server answered{f': {remedy}' if remedy else ''}{said}"
                     )
-                why = f" ({job.reason})" if job.state == "PENDING" else ", its door is not open yet"
+                missing = "not all models are there yet" if opened else "its door is not open yet"
+                why = f" ({job.reason})" if job.state == "PENDING" else f", {missing}"
                 status.update(f"job {id_}: {job.state.lower()}{why} … Ctrl-C leaves it there, `scancel {id_}` ends it")
                 next_look = time.monotonic() + GLANCE
             time.sleep(LOOK)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..config import Config
 from ..errors import InvalidInput
 from ..identity import find_user, make_key_file
-from ..image_labels import find_data_files
+from ..image_labels import OURS, find_data_files
 from ..image_policy import RUN, read_policy
 from ..image_run import Bind, Confinement, bind_data, make_exec, read_bind
 from ..logs import warn
@@ -22,7 +22,7 @@ from ..watchdog import find_rank_and_size
 #: How images end, and what stands for the image of a model that has none.
 IMAGE_FILE, NO_IMAGE = ".sif", "-"
 #: The label of an image that says what it serves.
-MODEL_LABEL = "org.demos-hpc.model"
+MODEL_LABEL = f"{OURS}model"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from .. import slurm
-from ..cluster import check_licenses, check_wishes
+from ..cluster import check_ranks, check_sum, check_wishes
 from ..config import Config
 from ..errors import InvalidInput
 from ..logs import warn
-from ..slurm_plan import Job, Joining, Serving, Site, format_script
+from ..slurm_plan import Analyzing, Job, Joining, Serving, Site, Together, format_script
 from .output import print_json
 
 #: Where a site's settings are, unless DEMOS_SITE says otherwise.
@@ -85,11 +85,19 @@ def hand_in(job: Job, *, dry_run: bool, as_json: bool, server: str = "", is_told
         typer.echo(text, nl=False)
         return ""
     partitions = slurm.list_partitions()
-    for wishes in [part.wishes for part in job.parts] if isinstance(job, Serving) else [job.wishes]:
+    wanted = [part.wishes for part in job.parts] if isinstance(job, Serving) else [job.wishes]
+    for wishes in wanted:
         check_wishes(wishes, partitions)
-        if wishes.licenses:
-            check_licenses(wishes.licenses, slurm.list_licenses())
-    Path(job.site.logs).mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_sum(wanted, partitions, slurm.list_licenses() if any(wishes.licenses for wishes in wanted) else {})
+    if isinstance(job, (Analyzing, Together)):
+        check_ranks(job.ranks if isinstance(job, Analyzing) else job.n_ranks, job.wishes, partitions)
+    try:
+        Path(job.site.logs).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"there is no place for what jobs write, {job.site.logs}: {error.strerror}; make it, or set HOME to a"
+            " directory of yours"
+        ) from None
     id_ = slurm.submit(text)
     if as_json:
         print_json({"job": id_, "server": server, "log": str(find_log(job, id_))})

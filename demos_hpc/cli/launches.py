@@ -74,6 +74,7 @@ def run(
     ranks: Annotated[int, typer.Option("--ranks", "-n", metavar="M", help="Ranks of the analysis.")] = 1,
     image: Images = None,
     launcher: LauncherKind = "auto",
+    gpus: Annotated[str, typer.Option("--gpus", metavar="KIND", help="For images: nv or rocm.")] = "",
     use: Annotated[str, typer.Option("--for", hidden=True)] = RUN,
     fault_tolerant: Annotated[
         bool, typer.Option("--fault-tolerant", help="Go on when a worker dies; takes Open MPI.")
@@ -97,6 +98,7 @@ def run(
         ranks,
         launcher,
         subjects=subjects,
+        gpus=gpus,
         use=use,
         fault_tolerant=fault_tolerant,
         dry_run=dry_run,
@@ -111,6 +113,7 @@ def start_launch(
     kind: str,
     *,
     subjects: Sequence[Subject] = (),
+    gpus: str = "",
     use: str = RUN,
     fault_tolerant: bool = False,
     dry_run: bool = False,
@@ -123,7 +126,7 @@ def start_launch(
         check_fit(launcher.kind, subject.labels, subject.image)
     with make_run_directory(launcher) as directory:
         seen = [str(directory)]
-        contain = [confine(Path(s.image), writable=seen, use=use) if s.image else None for s in subjects]
+        contain = [confine(Path(s.image), writable=seen, gpus=gpus, use=use) if s.image else None for s in subjects]
         programs = make_programs(models, workers, analysis, ranks, contain=contain)
         plan = describe(launcher, programs, directory, MPI_SETTINGS if any(contain) else None)
         if dry_run:

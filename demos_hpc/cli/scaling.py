@@ -15,7 +15,9 @@ from ..cluster import Queued, choose_victims
 from ..endpoint import Endpoint
 from ..errors import InvalidInput, ServerLost
 from ..identity import find_user
+from ..job_notes import read_notes
 from ..model_paths import find_absolute
+from ..needs import Needs
 from ..operating import Operator
 from ..slurm_plan import (
     LABEL,
@@ -27,10 +29,10 @@ from ..slurm_plan import (
     Wishes,
     read_megabytes,
     read_minutes,
-    read_notes,
 )
 from ..survey import reach
-from .batch import submit
+from .batch import read_resources, submit
+from .confining import find_subjects
 from .jobs import (
     Account,
     DryRun,
@@ -84,8 +86,7 @@ def submit_workers(
     """
     registry, config = open_registry()
     with reach(name, registry, config) as operator:
-        path = find_absolute(model) if model and not image else model
-        kind = Kind(time_, partition, account, memory, threads, tuple(extra or ()), gpus or 0, path, find_image(image))
+        kind = Kind(time_, partition, account, memory, threads, tuple(extra or ()), gpus, model, image)
         job = plan_workers(operator.endpoint, workers, kind)
     hand_in(job, dry_run=dry_run, as_json=as_json, server=job.server)
 
@@ -100,7 +101,7 @@ class Kind:
     memory: str
     threads: int
     extra: tuple[str, ...]
-    gpus: int = 0
+    gpus: int | None = None
     model: str = ""
     image: str = ""
 
@@ -109,19 +110,25 @@ def plan_workers(endpoint: Endpoint, workers: int, kind: Kind) -> Joining:
     """Workers like those of the server's own job, unless it is said otherwise; they end when it does."""
     job = slurm.show_job(endpoint.job) if endpoint.job else {}
     notes = read_notes(job.get("Comment", ""))
+    needs = Needs(notes.memory_mb, notes.threads, notes.gpus, tuple(filter(None, notes.licenses.split(","))))
+    model, image = "", notes.image
+    if kind.model or kind.image:
+        (subject,) = find_subjects([kind.model or kind.image], [kind.image] if kind.model and kind.image else [])
+        image, needs = find_image(subject.image), read_resources(subject)
+        model = subject.model if image else find_absolute(subject.model)
     left = max(1, int((endpoint.ends - time.time()) // 60) + 1) if endpoint.ends else TIME
-    threads = kind.threads or int(notes.get("threads", "1"))
+    threads = kind.threads or needs.threads
     wishes = Wishes(
         cpus=threads,
-        memory_mb=read_megabytes(kind.memory) if kind.memory else int(notes.get("memory", "0")),
+        memory_mb=read_megabytes(kind.memory) if kind.memory else needs.memory_mb,
         minutes=read_minutes(kind.time) if kind.time else left,
         partition=kind.partition or job.get("Partition", ""),
         account=kind.account or job.get("Account", "").replace("(null)", ""),
-        gpus=kind.gpus,
+        gpus=needs.gpus if kind.gpus is None else kind.gpus,
+        licenses=needs.licenses,
         extra=kind.extra,
     )
-    image = kind.image or ("" if kind.model else notes.get("image", ""))
-    return Joining(endpoint.name, workers, wishes, threads=threads, model=kind.model, image=image, site=find_site())
+    return Joining(endpoint.name, workers, wishes, threads=threads, model=model, image=image, site=find_site())
 
 
 def scale(
@@ -167,7 +174,7 @@ def scale(
         change = resize(operator, workers, kind, dry_run=dry_run)
     if as_json:
         print_json(change)
-    elif not dry_run:
+    elif change["cancelled"] or not dry_run:
         typer.echo(describe(change))
 
 
@@ -215,7 +222,8 @@ def describe(change: dict[str, Any]) -> str:
     """In a line."""
     if change["cancelled"]:
         leaving = format_number_of(len(change["cancelled"]), "worker")
-        return f"{change['server']}: {leaving} told to leave, after what they compute"
+        ids = ", ".join(change["cancelled"])
+        return f"{change['server']}: {leaving} to leave, after what they compute (jobs {ids})"
     if change["new"]:
         return f"{change['server']}: {format_number_of(change['new'], 'worker')} to come with job {change['job']}"
     return f"{change['server']} has {format_number_of(change['workers'], 'worker')} already, those that wait included"
@@ -232,6 +240,5 @@ def count_own(description: dict[str, Any], endpoint: Endpoint) -> int:
     alive = [worker for worker in description["workers"] if worker["is_alive"]]
     own = sum(not str(worker["name"]).startswith(LABEL) for worker in alive)
     if endpoint.job and description["uptime_seconds"] < OPENING:
-        notes = read_notes(slurm.show_job(endpoint.job).get("Comment", ""))
-        own = max(own, int(notes.get("workers", "0")))
+        own = max(own, read_notes(slurm.show_job(endpoint.job).get("Comment", "")).workers)
     return own
