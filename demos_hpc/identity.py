@@ -51,10 +51,15 @@ _NO_SECRET = bytes(SECRET_BYTES)
 
 def find_user() -> str:
     """Whose process this is, and not whose it says that it is; a container may have no name for the number."""
+    return find_name(os.geteuid())
+
+
+def find_name(number: int) -> str:
+    """Of a user, by the number."""
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        return pwd.getpwuid(number).pw_name
     except KeyError:
-        return str(os.geteuid())
+        return str(number)
 
 
 class Key:

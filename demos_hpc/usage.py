@@ -14,8 +14,8 @@ What is summed up is right whatever the order of the records, and whoever has di
 from __future__ import annotations
 
 import json
-import math
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import InvalidInput
+from .identity import find_name
 
 #: Pairs of users and models that are told apart; who stands for the users of all others.
 MOST_PAIRS = 4096
@@ -30,6 +31,8 @@ OTHERS = "(others)"
 SUFFIX = ".jsonl"
 #: What is counted of a user and a model, in the order in which it is shown.
 COUNTS = ("requests", "rows", "draws", "core_seconds")
+#: Bytes of a line, and the largest of its numbers: more than anybody has used is no record.
+LONGEST_LINE, LARGEST = 16 << 20, 1e18
 
 Description = dict[str, list[dict[str, Any]]]
 
@@ -109,13 +112,11 @@ class Book:
         self._written: Description = {"used": [], "workers": []}
         self._until = now
         self._is_torn = False
+        make_directory(directory)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             os.close(self._open())
         except OSError as error:
-            raise InvalidInput(
-                f"usage cannot be kept in {self.path.parent} (DEMOS_USAGE_DIRECTORY): {error.strerror or error}"
-            ) from None
+            raise InvalidInput(_explain(directory, error)) from None
 
     def write(self, told: tuple[float, Description]) -> None:
         """Appends what has been used since the last record until ``now``, in seconds since 1970.
@@ -142,6 +143,22 @@ class Book:
 
     def _open(self) -> int:
         return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def make_directory(directory: str | Path) -> Path:
+    """Where records lie; `InvalidInput` where it cannot be."""
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(_explain(directory, error)) from None
+    return Path(directory)
+
+
+def _explain(directory: str | Path, error: OSError) -> str:
+    return (
+        f"usage cannot be kept in {directory} (DEMOS_USAGE_DIRECTORY): {error.strerror or error}; make it by mkdir -m"
+        " 1777, or leave the variable out"
+    )
 
 
 def subtract(description: Description, before: Description) -> Description:
@@ -190,31 +207,44 @@ def find_records(paths: Iterable[Path]) -> list[Path]:
 def read_records(path: Path) -> Iterator[dict[str, Any] | str]:
     """The records of a file, or what is wrong with a line of it, which then does not count.
 
+    Files lie where everybody may write: a record counts where it is of the file's owner, or where root or whoever reads
+    it has put the file there.
+
     Raises
     ------
     InvalidInput
-        Where the file cannot be read.
+        Where the file cannot be read, or is none.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from None
-    for nth, line in enumerate(text.split("\n"), 1):
-        if line:
-            try:
-                yield _check_record(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidInput):
-                yield f"line {nth} of {path} is no record of usage, and does not count"
+    about = os.fstat(number)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(number)
+        raise InvalidInput(f"{path} is no file of records")
+    with open(number, "rb") as file:
+        owner = "" if about.st_uid in (0, os.geteuid()) else find_name(about.st_uid)
+        for nth, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
+            if line.strip():
+                try:
+                    yield _check_record(json.loads(line), owner)
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidInput):
+                    yield f"line {nth} of {path} is no record of usage, and does not count"
 
 
-def _check_record(record: dict[str, Any]) -> dict[str, Any]:
+def _check_record(record: dict[str, Any], owner: str) -> dict[str, Any]:
     read_moment(record["from"]), read_moment(record["until"])
     texts = [record["server"], record["owner"], record.get("job", "")]
     texts += [one[name] for one in record["used"] for name in ("user", "model")]
     texts += [one["model"] for one in record["workers"]]
     numbers = [one[name] for one in record["used"] for name in COUNTS]
     numbers += [one["core_seconds"] for one in record["workers"]]
-    if not all(isinstance(text, str) for text in texts) or not all(0 <= n < math.inf for n in numbers):
+    if owner and record["owner"] != owner:
+        raise ValueError(record)
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
+        raise ValueError(record)
+    if not all(0 <= n < LARGEST for n in numbers):
         raise ValueError(record)
     return record
 

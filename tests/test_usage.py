@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,8 @@ GOOD = {
         json.dumps(GOOD | {"workers": [{"model": "nu", "core_seconds": -1.0}]}),
         json.dumps(GOOD | {"workers": [{"model": "nu", "core_seconds": float("nan")}]}),
         json.dumps(GOOD | {"workers": [{"model": "nu", "core_seconds": "2"}]}),
+        json.dumps(GOOD | {"workers": [{"model": "nu", "core_seconds": 10**400}]}),
+        json.dumps(GOOD | {"server": "\x1b[2J"}),
     ],
 )
 def test_what_is_no_record_does_not_count(tmp_path: Path, bad: str) -> None:
@@ -264,6 +267,30 @@ def test_each_file_counts_once(tmp_path: Path) -> None:
     ]  # fmt: skip
     with pytest.raises(InvalidInput, match="gone cannot be read: No such file"):
         list(read_records(tmp_path / "gone"))
+
+
+def test_files_of_others_are_theirs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "nu.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+    monkeypatch.setattr("os.geteuid", lambda: 12345)  # who reads what another one has written
+    monkeypatch.setattr("os.fstat", lambda number: os.stat_result((0o100644, 0, 0, 1, 54321, *[0] * 5)))
+    for name, counts in (("mallory", False), (GOOD["owner"], True)):
+        monkeypatch.setattr("demos_hpc.usage.find_name", lambda number, name=name: name)
+        (record,) = read_records(path)
+        assert isinstance(record, dict) == counts
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    (tmp_path / "nu.jsonl").write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+    result = CliRunner().invoke(app, ["usage", "--from", str(tmp_path), "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["servers"] == [GOOD["server"]]
+    assert result.stderr.count("does not count") == 3
+    for name in ("pipe", "folder", "zero"):
+        assert CliRunner().invoke(app, ["usage", "--from", str(tmp_path / f"{name}.jsonl")]).exit_code == 1
 
 
 def test_times_are_local_unless_they_say_otherwise() -> None:

@@ -17,6 +17,7 @@ from ..image_run import Bind, Confinement, bind_data, make_exec, read_bind
 from ..logs import warn
 from ..needs import spread
 from ..starter import Contain
+from ..usage import make_directory
 from ..watchdog import find_rank_and_size
 
 #: How images end, and what stands for the image of a model that has none.
@@ -100,8 +101,7 @@ def _bind_places(config: Config) -> Iterator[Bind]:
     config.registry_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     written = [Path(file).absolute().parent for file in (config.audit_file, config.log_file) if file]
     if config.usage_directory:
-        written.append(Path(config.usage_directory))
-        written[-1].mkdir(parents=True, exist_ok=True)
+        written.append(make_directory(config.usage_directory))
     for place in dict.fromkeys((config.registry_directory, config.spool_directory, *written)):
         if place.exists():
             yield Bind(str(place.absolute()), is_writable=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,13 +89,12 @@ def sum_records(files: Sequence[Path], name: str, since: str, until: str) -> dic
     begin, end = (read_moment(text) if text else None for text in (since, until))
     records = []
     for path in find_records(files):
-        for record in read_records(path):
-            if isinstance(record, str):
-                warn(record)
-                continue
+        for record in read_file(path, is_named=path in files):
             at = read_moment(record["until"])
             if (not name or record["server"] == name) and (not begin or at >= begin) and (not end or at < end):
                 records.append(record)
+    if not records:
+        warn("no record of usage fits what was asked for")
     owners: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         if record.get("job"):
@@ -118,6 +117,23 @@ def sum_records(files: Sequence[Path], name: str, since: str, until: str) -> dic
             "why": "; ".join(dict.fromkeys(one["why"] for one in slurm if one["why"])),
         },
     }  # fmt: skip
+
+
+def read_file(path: Path, *, is_named: bool) -> Iterator[dict[str, Any]]:
+    """The records of a file, and a word on what is none; one that nobody named is left out where it cannot be read."""
+    wrong = []
+    try:
+        for record in read_records(path):
+            if isinstance(record, str):
+                wrong.append(record)
+            else:
+                yield record
+    except InvalidInput as error:
+        if is_named:
+            raise
+        warn(f"{error}; it does not count")
+    if wrong:
+        warn(wrong[0] if len(wrong) == 1 else f"{wrong[0]}, nor do {len(wrong) - 1} further ones")
 
 
 def ask_slurm(

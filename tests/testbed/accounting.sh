@@ -42,13 +42,17 @@ start_accounting() {
         MYSQL_UNIX_PORT=$place/accounting/socket alone slurmdbd
         wait_for "slurmdbd does not answer: $place/slurm/log/slurmdbd.log" sacctmgr --noheader show cluster
     fi
-    [ -z "$(sacctmgr --noheader --parsable2 show cluster demos)" ] || return 0
-    sacctmgr --immediate --quiet add cluster demos > "$place/accounting/made"
-    sacctmgr --immediate --quiet add account physics Description=testbed Organization=testbed >> "$place/accounting/made"
+    have cluster demos
+    have account physics Description=testbed Organization=testbed
     local user
     for user in "${users[@]}"; do
-        sacctmgr --immediate --quiet add user "$user" DefaultAccount=physics >> "$place/accounting/made"
+        have user "$user" DefaultAccount=physics
     done
+}
+
+have() { # KIND NAME...: so that sacctmgr has it
+    [ -n "$(sacctmgr --noheader --parsable2 show "$1" "$2")" ] \
+        || sacctmgr --immediate --quiet add "$@" >> "$place/accounting/made"
 }
 
 stop_accounting() {

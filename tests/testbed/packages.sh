@@ -17,9 +17,10 @@ install_packages() {
     [ ${#missing[@]} = 0 ] && return
     apt-get -qq update
     # Their services are ours to start.
-    local policy=/usr/sbin/policy-rc.d before=""
+    local policy=/usr/sbin/policy-rc.d before="" ours=$'#!/bin/sh\n# demos-testbed\nexit 101'
     [ ! -e "$policy" ] || before=$(cat "$policy")
-    printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod +x "$policy"
+    [ "$before" != "$ours" ] || before="" # of a run that was interrupted
+    echo "$ours" > "$policy" && chmod +x "$policy"
     local status=0
     DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" > "$place/apt.log" 2>&1 \
         || status=$?
