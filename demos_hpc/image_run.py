@@ -14,6 +14,8 @@ MPI_SETTINGS = {"UCX_POSIX_USE_PROC_LINK": "n", "MPIR_CVAR_CH4_CMA_ENABLE": "0"}
 DIGEST = "DEMOS_IMAGE_DIGEST"
 #: What of the host's Python would mislead the one inside.
 MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV")
+#: Kinds of GPUs, as Apptainer's options are called, and what their drivers make.
+GPU_DEVICES = {"nv": "/dev/nvidiactl", "rocm": "/dev/kfd"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Confinement:
     userns
         Whether to go without the privileges that Apptainer may have: what root in a container needs.
     gpus
-        "" for none, "nv" or "rocm".
+        "" for none, or one of `GPU_DEVICES`.
     variables
         Set inside; nothing secret, command lines are seen by everybody.
     directory
@@ -73,7 +75,7 @@ def make_exec(confinement: Confinement, command: Sequence[str]) -> list[str]:
     if confinement.userns:
         words.append("--userns")
     if confinement.gpus:
-        if confinement.gpus not in ("nv", "rocm"):
+        if confinement.gpus not in GPU_DEVICES:
             raise InvalidInput(f"GPUs {confinement.gpus!r}; there are nv (NVIDIA) and rocm (AMD)")
         words.append(f"--{confinement.gpus}")
     for bind in confinement.binds:

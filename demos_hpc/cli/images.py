@@ -19,6 +19,7 @@ from ..definition import choose_arguments, split_origin
 from ..errors import InvalidInput
 from ..image_labels import check_launcher
 from ..image_policy import RUN, SUBMIT, USES, read_policy
+from ..image_run import GPU_DEVICES
 from ..installation import SOURCE
 from ..logs import warn
 from ..watchdog import find_rank_and_size
@@ -32,8 +33,6 @@ Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 Userns = Annotated[bool | None, typer.Option("--userns/--no-userns", help="Without Apptainer's privileges or with.")]
 #: Where the repository lists what is in images, and what builds them.
 REQUIREMENTS = Path("apptainer/build-requirements.txt")
-#: What the drivers of GPUs make.
-GPU_DEVICES = {"nv": "/dev/nvidiactl", "rocm": "/dev/kfd"}
 
 image = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
