@@ -22,8 +22,10 @@ from typing import Any
 from .config import Config
 from .connection import Connection
 from .dialing import Dialed, dial
+from .endpoint import is_stale
 from .errors import DeadlineExceeded, DemosError, LaunchError, RegistryError, ServerLost
 from .handover import Program
+from .identity import find_user
 from .logs import warn
 from .messages import Operation
 from .registry import Registry
@@ -132,6 +134,7 @@ class Supervisor:
         """Runs the server until somebody stops it; returns the exit status."""
         with self._listening():
             try:
+                self._clear()
                 self._start_dispatcher()
                 self._opened()
                 while not self._is_told:
@@ -158,6 +161,15 @@ class Supervisor:
         self._signals += 1
 
     # ---- the dispatcher -------------------------------------------------------------------------------------
+
+    def _clear(self) -> None:
+        """Takes away what a server left that was killed before this job of Slurm's began anew: the job lives."""
+        job = os.environ.get("SLURM_JOB_ID")
+        for endpoint in self._registry.find(self._name) if job else ():
+            ours = (endpoint.name, endpoint.job, endpoint.user) == (self._name, job, find_user())
+            if ours and is_stale(endpoint, time.time()):
+                with contextlib.suppress(RegistryError):
+                    self._registry.withdraw(endpoint.id)
 
     def _start_dispatcher(self) -> None:
         self._id = uuid.uuid4().hex

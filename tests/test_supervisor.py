@@ -16,13 +16,16 @@ from inside import GAUSSIAN, SOON
 from launching import end_marked
 from serving import ENDING, OPENING, Operator, ServerApart, serving, wait_until
 from test_endpoint import ENDPOINT
+from test_survey import make
 
 from demos_hpc import supervisor as supervisor_module
 from demos_hpc.client import RemoteModel
 from demos_hpc.config import Config
 from demos_hpc.errors import DemosError, LaunchError, ServerLost
 from demos_hpc.handover import Program
+from demos_hpc.identity import find_user
 from demos_hpc.messages import Operation
+from demos_hpc.registry import Registry
 from demos_hpc.supervisor import FIRST_PAUSE, LONGEST_PAUSE, MOST_FAILURES, Child, Supervisor
 from demos_hpc.testing import Gaussian
 
@@ -294,6 +297,23 @@ def test_a_dispatcher_that_does_not_answer_is_ended(
     wait_for_end(supervisor._dispatcher)
     assert supervisor._ask(Operation.STATISTICS) is None
     assert "the dispatcher of server 'ward' has not answered for 0.01 s and is ended" in capfd.readouterr().err
+
+
+def test_what_this_job_left_before_it_began_anew_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    registry = Registry(tmp_path)
+    user = find_user()
+    kept = [
+        make("ward", age=0.5, user=user, job="41"),  # which lives
+        make("ward", age=1000, user=user, job="42"),
+        make("other", age=1000, user=user, job="41"),
+    ]
+    for endpoint in (*kept, make("ward", age=1000, user=user, job="41", hostname="node17")):
+        registry.publish(endpoint)
+    supervisor = Supervisor("model", 0, "ward", Config().changed(registry=str(tmp_path)))
+    monkeypatch.setattr(supervisor, "_start_dispatcher", lambda: setattr(supervisor, "_is_told", True))
+    assert supervisor.run() == 0
+    assert {endpoint.id for endpoint in registry.list()[0]} == {endpoint.id for endpoint in kept}
 
 
 def test_at_the_end_all_are_ended_in_time(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
