@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from .errors import InvalidInput
 from .identity import find_name
+from .shared_files import EXISTING_FILE
 
 #: Pairs of users and models that are told apart; who stands for the users of all others.
 MOST_PAIRS = 4096
@@ -194,13 +195,20 @@ def read_moment(text: str) -> datetime:
 
 
 def find_records(paths: Iterable[Path]) -> list[Path]:
-    """The files of records: these, and those in directories of them, each once."""
+    """The files of records: these, and those in directories of them, each once.
+
+    Raises
+    ------
+    InvalidInput
+        Where a directory cannot be read.
+    """
     found: dict[Path, None] = {}
     for path in paths:
-        if path.is_dir():
-            found.update(dict.fromkeys(sorted(path.glob(f"*{SUFFIX}"))))
-        else:
-            found[path] = None
+        try:
+            inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        except OSError as error:
+            raise InvalidInput(f"{_show(path)} cannot be read: {error.strerror or error}") from None
+        found.update(dict.fromkeys(one for one in inside if one == path or one.suffix == SUFFIX))
     return list(found)
 
 
@@ -215,22 +223,31 @@ def read_records(path: Path) -> Iterator[dict[str, Any] | str]:
     InvalidInput
         Where the file cannot be read, or is none.
     """
+    name = _show(path)
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        number = os.open(path, EXISTING_FILE)
+        about = os.fstat(number)
+        if not stat.S_ISREG(about.st_mode):
+            os.close(number)
+            raise InvalidInput(f"{name} is no file of records")
+        with open(number, "rb") as file:
+            owner = "" if about.st_uid in (0, os.geteuid()) else find_name(about.st_uid)
+            for nth, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
+                if len(line) > LONGEST_LINE:  # files with holes in them have lines without end
+                    yield f"what follows from line {nth} of {name} on is too long for a record, and does not count"
+                    return
+                if line.strip():
+                    try:
+                        yield _check_record(json.loads(line), owner)
+                    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidInput):
+                        yield f"line {nth} of {name} is no record of usage, and does not count"
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from None
-    about = os.fstat(number)
-    if not stat.S_ISREG(about.st_mode):
-        os.close(number)
-        raise InvalidInput(f"{path} is no file of records")
-    with open(number, "rb") as file:
-        owner = "" if about.st_uid in (0, os.geteuid()) else find_name(about.st_uid)
-        for nth, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
-            if line.strip():
-                try:
-                    yield _check_record(json.loads(line), owner)
-                except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidInput):
-                    yield f"line {nth} of {path} is no record of usage, and does not count"
+        raise InvalidInput(f"{name} cannot be read: {error.strerror or error}") from None
+
+
+def _show(path: Path) -> str:
+    """Whoever may write into the directory chooses names; they shall not steer the reader's terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
 def _check_record(record: dict[str, Any], owner: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 from demos_hpc import server as server_module
 from demos_hpc.cli import app
+from demos_hpc.cli.confining import _bind_places
 from demos_hpc.config import Config
 from demos_hpc.errors import BadFrame, InvalidInput
 from demos_hpc.messages import Offer, Operation
@@ -288,9 +289,44 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["usage", "--from", str(tmp_path), "--json"])
     assert result.exit_code == 0
     assert json.loads(result.stdout)["servers"] == [GOOD["server"]]
-    assert result.stderr.count("does not count") == 3
+    assert "folder.jsonl is no file of records; it does not count, nor do 2 further ones" in result.stderr
     for name in ("pipe", "zero"):
         assert CliRunner().invoke(app, ["usage", "--from", str(tmp_path / f"{name}.jsonl")]).exit_code == 1
+
+
+def test_a_line_without_end_ends_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "nu.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+    os.truncate(path, 1 << 40)  # zeros that take no room
+    record, said = read_records(path)
+    assert record == GOOD
+    assert said == f"what follows from line 2 of {path} on is too long for a record, and does not count"
+
+
+def test_names_of_files_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "\x1b[2J.jsonl").write_text("{}\n" * 3, encoding="utf-8")
+    (tmp_path / "\x1b[3J.jsonl").mkdir()
+    said = CliRunner().invoke(app, ["usage", "--from", str(tmp_path)]).stderr
+    assert "\x1b" not in said
+    assert "?[2J.jsonl is no record of usage, and does not count, nor do 2 further ones" in said
+    assert "?[3J.jsonl is no file of records" in said
+
+
+def test_a_directory_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InvalidInput, match="cannot be read: Permission denied"):
+        find_records([tmp_path])
+
+
+def test_what_runs_in_an_image_is_told_of_no_directory_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DEMOS_REGISTRY", str(tmp_path / "registry"))
+    monkeypatch.setenv("DEMOS_USAGE_DIRECTORY", str(tmp_path / "file" / "usage"))
+    with pytest.raises(InvalidInput, match=r"file/usage \(DEMOS_USAGE_DIRECTORY\): Not a directory; make it"):
+        list(_bind_places(Config.load()))
 
 
 def test_times_are_local_unless_they_say_otherwise() -> None:

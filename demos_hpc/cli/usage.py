@@ -88,11 +88,10 @@ def sum_records(files: Sequence[Path], name: str, since: str, until: str) -> dic
     """Of servers that have left records."""
     begin, end = (read_moment(text) if text else None for text in (since, until))
     records = []
-    for path in find_records(files):
-        for record in read_file(path, is_named=path in files):
-            at = read_moment(record["until"])
-            if (not name or record["server"] == name) and (not begin or at >= begin) and (not end or at < end):
-                records.append(record)
+    for record in read_files(files):
+        at = read_moment(record["until"])
+        if (not name or record["server"] == name) and (not begin or at >= begin) and (not end or at < end):
+            records.append(record)
     if not records:
         warn("no record of usage fits what was asked for")
     owners: dict[str, list[dict[str, Any]]] = {}
@@ -119,21 +118,29 @@ def sum_records(files: Sequence[Path], name: str, since: str, until: str) -> dic
     }  # fmt: skip
 
 
-def read_file(path: Path, *, is_named: bool) -> Iterator[dict[str, Any]]:
-    """The records of a file, and a word on what is none; one that nobody named is left out where it cannot be read."""
-    wrong = []
-    try:
-        for record in read_records(path):
-            if isinstance(record, str):
-                wrong.append(record)
-            else:
-                yield record
-    except InvalidInput as error:
-        if is_named:
-            raise
-        warn(f"{error}; it does not count")
-    if wrong:
-        warn(wrong[0] if len(wrong) == 1 else f"{wrong[0]}, nor do {len(wrong) - 1} further ones")
+def read_files(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """The records of all files, and a word on what is none; what cannot be read is left out unless it was named."""
+    unread = []
+    for path in find_records(files):
+        first, n_wrong = "", 0
+        try:
+            for record in read_records(path):
+                if isinstance(record, str):
+                    first, n_wrong = first or record, n_wrong + 1
+                else:
+                    yield record
+        except InvalidInput as error:
+            if path in files:
+                raise
+            unread.append(f"{error}; it does not count")
+        warn_of(first, n_wrong)
+    warn_of("".join(unread[:1]), len(unread))
+
+
+def warn_of(first: str, number: int) -> None:
+    """One line, however much it is."""
+    if number:
+        warn(first if number == 1 else f"{first}, nor do {number - 1} further ones")
 
 
 def ask_slurm(

@@ -8,23 +8,32 @@ wanted=(
     fuse-overlayfs:fuse-overlayfs uidmap:newuidmap fakeroot:fakeroot patchelf:patchelf shellcheck:shellcheck
 )
 
+# By which Debian starts no services: they are ours to start. What was there is kept beside it meanwhile.
+policy=/usr/sbin/policy-rc.d no_services=$'#!/bin/sh\n# demos-testbed\nexit 101'
+
+forbid_services() {
+    [ ! -e "$policy" ] || mv "$policy" "$policy.before"
+    echo "$no_services" > "$policy" && chmod +x "$policy"
+}
+
+allow_services() { # as before, also where a run was killed after it forbade them
+    [ "$(cat "$policy" 2> /dev/null)" != "$no_services" ] || rm "$policy"
+    [ ! -e "$policy.before" ] || mv "$policy.before" "$policy"
+}
+
 install_packages() {
-    local missing=() pair
+    local missing=() pair status=0
+    allow_services
     for pair in "${wanted[@]}"; do
         type "${pair#*:}" > /dev/null 2>&1 || missing+=("${pair%:*}")
     done
     /usr/bin/python3 -c 'import ensurepip' 2> /dev/null || missing+=(python3-venv)
     [ ${#missing[@]} = 0 ] && return
     apt-get -qq update
-    # Their services are ours to start.
-    local policy=/usr/sbin/policy-rc.d before="" ours=$'#!/bin/sh\n# demos-testbed\nexit 101'
-    [ ! -e "$policy" ] || before=$(cat "$policy")
-    [ "$before" != "$ours" ] || before="" # of a run that was interrupted
-    echo "$ours" > "$policy" && chmod +x "$policy"
-    local status=0
+    forbid_services
     DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" > "$place/apt.log" 2>&1 \
         || status=$?
-    if [ -n "$before" ]; then echo "$before" > "$policy"; else rm -f "$policy"; fi
+    allow_services
     [ "$status" = 0 ] || fail "apt-get install ${missing[*]} failed: $place/apt.log"
 }
 
