@@ -65,7 +65,7 @@ def read_seconds(text: str) -> float:
 
 
 def ask(ids: Sequence[str], names: Sequence[str], user: str, since: float, until: float | None = None) -> list[Billed]:
-    """What jobs took: those of these ``ids``, and of ``user`` those of these ``names`` that ran ``since``, or ``until``
+    """What jobs took: those of ``user`` with these ``ids``, or these ``names`` that ran ``since``, or ``until``
     then; times are in seconds since 1970.
 
     With ``until`` all is over, and what requeued jobs took before they began anew counts as well. `LaunchError` where
@@ -74,8 +74,8 @@ def ask(ids: Sequence[str], names: Sequence[str], user: str, since: float, until
     common = ["sacct", "-P", "-n", "-o", FORMAT, *([] if until is None else ["--duplicates"])]
     ran = [f"--starttime={_format(since)}", *([] if until is None else [f"--endtime={_format(until)}"])]
     return read_jobs(
-        slurm.run([*common, f"--jobs={','.join(ids)}"])
-        + slurm.run([*common, f"--name={','.join(names)}", f"--user={user}", *ran])
+        slurm.run([*common, f"--user={user}", f"--jobs={','.join(ids)}"])
+        + slurm.run([*common, f"--user={user}", f"--name={','.join(names)}", *ran])
     )
 
 

@@ -58,8 +58,8 @@ def test_sacct_is_asked_for_the_job_and_for_those_of_its_workers(sacct: Any) -> 
     assert [job.id for job in ask(["11", "12"], ["demos:nu:workers"], "ada", 0.0)] == ["11", "11"]
     ask(["11"], ["demos:nu:workers"], "ada", 0.0, 3600.0)
     first, second, third, fourth = asked.read_text(encoding="utf-8").splitlines()
-    assert first.endswith("CPUTimeRAW,TotalCPU,JobName --jobs=11,12")
-    assert "--name=demos:nu:workers --user=ada --starttime=19" in second
+    assert first.endswith("CPUTimeRAW,TotalCPU,JobName --user=ada --jobs=11,12")
+    assert "--user=ada --name=demos:nu:workers --starttime=19" in second
     assert "--endtime" not in second
     assert "--duplicates" in third
     assert "--endtime=19" in fourth
