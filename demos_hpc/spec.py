@@ -134,7 +134,8 @@ class ModelSpec:
     license: str = ""
     authors: tuple[str, ...] = ()
     citation: str = ""
-    #: Memory, threads, GPUs; conventions; constants: anything a caller or an operator may want to know.
+    #: ``memory``, ``threads``, ``gpus`` and ``licenses``, by which jobs are submitted (`needs`), and whatever else an
+    #: operator may want to know; conventions and constants for callers.
     resources: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     block_rows: int = BLOCK_ROWS
