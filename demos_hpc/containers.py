@@ -325,10 +325,16 @@ def examine(image: Path, policy: Policy, use: str) -> tuple[SifFile, list[Flaw],
     file = read_sif(image)
     flaws = find_flaws(read_signatures(image, policy.keyring), policy.trusted, file.architecture, find_architecture())
     judgment = judge(str(image), flaws, policy, use)
-    if file.is_encrypted and not find_keys(os.environ):
-        text = f"image {image} is encrypted, and here is no key to run it with: say it by {' or '.join(KEYS)}"
-        judgment = replace(judgment, warnings=(*judgment.warnings, text))
+    if lack := find_lack_of_keys(file, image):
+        judgment = replace(judgment, warnings=(*judgment.warnings, lack))
     return file, flaws, judgment
+
+
+def find_lack_of_keys(file: SifFile, image: Path) -> str:
+    """Why this image cannot be run here for want of a key; "" where it can."""
+    if not file.is_encrypted or find_keys(os.environ):
+        return ""
+    return f"image {image} is encrypted, and here is no key to run it with: say it by {' or '.join(KEYS)}"
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, str]:

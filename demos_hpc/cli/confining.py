@@ -78,6 +78,8 @@ def confine(
     for warning in judgment.warnings:
         warn(warning)
     judgment.enforce()
+    if containers.find_lack_of_keys(file, image):  # ranks outside would wait for those that cannot start
+        raise InvalidInput(f"image {image} cannot be run without its key")
     named = [read_bind(text) for text in data]
     inside = {bind.inside for bind in named}
     declared = [path for path in find_data_files(containers.read_labels(image)) if path not in inside]
