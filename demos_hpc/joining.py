@@ -84,6 +84,8 @@ def join(
                 worker.serve()
             return
         except ServerLost as error:
+            if worker.is_leaving:
+                return
             warn(f"{error}; looking for it")
         finally:
             dialed.port.close()

@@ -70,7 +70,7 @@ class Worker:
         self._config = config or Config()
         self._chunks: deque[Frame] = deque()
         self._is_over = False
-        self._is_leaving = False
+        self.is_leaving = False
         self._ascent = ascent
         self._beat_seconds = beat_seconds
         self._next_beat = 0.0 if beat_seconds < math.inf else math.inf
@@ -92,12 +92,12 @@ class Worker:
         """Serves until the dispatcher says that it is over, or somebody that this worker is to `leave`."""
         try:
             with np.errstate(all="ignore"):  # nan and infinities are answers, returned and counted
-                while not self._is_over and not self._is_leaving:
+                while not self._is_over and not self.is_leaving:
                     if not self.step() and not self._is_over:
                         if self._opened is not None:
                             self._opened.trim(time.monotonic())
                         self._port.wait(LONGEST_WAIT)
-            if self._is_leaving:
+            if self.is_leaving:
                 self._link.send(pack(Kind.GOODBYE))
                 self._port.flush(LONGEST_FAREWELL)
         finally:
@@ -105,7 +105,7 @@ class Worker:
 
     def leave(self) -> None:
         """Lets `serve` end after the chunk that is being computed; others get what else is here."""
-        self._is_leaving = True
+        self.is_leaving = True
 
     def close(self) -> None:
         """Lets go of the data that it has, if any."""

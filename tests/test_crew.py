@@ -42,9 +42,17 @@ def list_pids(server: ServerApart, label: str) -> list[int]:
         return [worker["pid"] for worker in operator.list_workers() if worker["name"].startswith(label)]
 
 
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def test_a_worker_that_is_told_leaves_in_peace(server: ServerApart) -> None:
     with joined(server, "--label", "guest") as process:
         wait_until(lambda: list_pids(server, "guest"), OPENING, "it is there")
+        wait_until(lambda: catches(process.pid, signal.SIGTERM), OPENING, "it takes signals")
         process.terminate()
         assert process.wait(ENDING) == 0
         assert not list_pids(server, "guest")
