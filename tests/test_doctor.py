@@ -69,7 +69,11 @@ def test_mpi_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mpi_checks.check_threads(library).outcome is Outcome.SKIPPED
 
 
-def test_mpi_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mpi_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hanging = tmp_path / "python"
+    hanging.write_text("#!/bin/sh\nexec sleep 600\n", encoding="utf-8")
+    hanging.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(hanging))
     monkeypatch.setattr(mpi_checks, "DEADLINE", 0.05)
     assert "no answer within" in mpi_checks.probe_library(os.environ).problem
 
