@@ -32,7 +32,7 @@ class Connection:
         self._port = port
         self._link = link
         self._config = config
-        self._thread = threading.get_ident()
+        self._owner = threading.get_ident()
         self._process = os.getpid()
         self._last_id = 0
         self._futures: dict[int, Future] = {}
@@ -154,7 +154,7 @@ class Connection:
 
     def progress(self) -> bool:
         """Takes in what has arrived and sends on what may be; whether anything had arrived."""
-        if threading.get_ident() != self._thread or os.getpid() != self._process:
+        if threading.get_ident() != self._owner or os.getpid() != self._process:
             self._check_usable()
         self._arrivals.extend(self._port.receive())
         is_any = bool(self._arrivals)
@@ -252,7 +252,7 @@ class Connection:
             self._settle(future, error)
 
     def _check_usable(self) -> None:
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self._owner:
             raise RuntimeError("this connection belongs to the thread that made it; connect once in each thread")
         if not self.is_ours:
             raise RuntimeError("this connection belongs to the process that made it, not to its forks")

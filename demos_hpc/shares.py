@@ -17,21 +17,23 @@ from itertools import count
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
-#: Seconds served when it was made; what decides between equals, the first to come; whose it is.
+#: Seconds served when it was made; its number, by which the first to come is the first of equals; whose it is.
 _Entry = tuple[float, int, Any]
 
 
 class Party(Generic[Item]):
     """A client with its waiting items, in order."""
 
-    __slots__ = ("entry", "is_suspended", "queue", "served", "user")
+    __slots__ = ("is_suspended", "queue", "served", "turn", "turn_at", "user")
 
     def __init__(self, user: User[Item]) -> None:
         self.user = user
         self.served = user.level
         #: An ordered set: items leave at the front, or from anywhere when they are cancelled.
         self.queue: OrderedDict[Item, None] = OrderedDict()
-        self.entry: _Entry | None = None
+        #: The number of its newest entry, 0 for none, and the seconds that stand in it.
+        self.turn = 0
+        self.turn_at = 0.0
         #: Whether nothing of it is served for now.
         self.is_suspended = False
 
@@ -43,7 +45,7 @@ class Party(Generic[Item]):
 class User(Generic[Item]):
     """A user with those of its clients that have something waiting."""
 
-    __slots__ = ("entry", "level", "served", "turns", "waiting")
+    __slots__ = ("level", "served", "turn", "turn_at", "turns", "waiting")
 
     def __init__(self, served: float) -> None:
         self.served = served
@@ -51,7 +53,9 @@ class User(Generic[Item]):
         self.turns: list[_Entry] = []
         #: Items of all its parties.
         self.waiting = 0
-        self.entry: _Entry | None = None
+        #: As those of a `Party`.
+        self.turn = 0
+        self.turn_at = 0.0
 
     @property
     def waits(self) -> bool:
@@ -61,7 +65,7 @@ class User(Generic[Item]):
 class Shares(Generic[Item]):
     """What waits for the same workers."""
 
-    __slots__ = ("_level", "_ties", "_turns", "_users", "n_users", "waiting")
+    __slots__ = ("_level", "_numbers", "_turns", "_users", "n_users", "waiting")
 
     def __init__(self) -> None:
         #: Items of all users, and how many users have any.
@@ -69,7 +73,7 @@ class Shares(Generic[Item]):
         self.n_users = 0
         self._users: dict[str, User[Item]] = {}
         self._turns: list[_Entry] = []
-        self._ties = count()
+        self._numbers = count(1)
         self._level = 0.0
 
     def join(self, user: str) -> Party[Item]:
@@ -137,20 +141,20 @@ class Shares(Generic[Item]):
         party.served += seconds
         user.served += seconds
         if seconds < 0:
-            if party.entry and party.served < party.entry[0]:
-                self._enter(user.turns, party)
-            if user.entry and user.served < user.entry[0]:
-                self._enter(self._turns, user)
+            if party.turn and party.served < party.turn_at:
+                heappush(user.turns, self._enter(party))
+            if user.turn and user.served < user.turn_at:
+                heappush(self._turns, self._enter(user))
 
     def _come(self, party: Party[Item]) -> None:
         """The party has something waiting again."""
         self._return(party)
         if not party.user.waiting:
             self.n_users += 1
-        if party.entry is None:
-            self._enter(party.user.turns, party)
-        if party.user.entry is None:
-            self._enter(self._turns, party.user)
+        if not party.turn:
+            heappush(party.user.turns, self._enter(party))
+        if not party.user.turn:
+            heappush(self._turns, self._enter(party.user))
 
     def _return(self, party: Party[Item]) -> None:
         """A party that was away starts at the level of those who are served now."""
@@ -159,23 +163,22 @@ class Shares(Generic[Item]):
         if not user.waiting:
             user.served = max(user.served, self._level)
 
-    def _enter(self, turns: list[_Entry], member: Party[Item] | User[Item]) -> None:
-        member.entry = (member.served, next(self._ties), member)
-        heappush(turns, member.entry)
+    def _enter(self, member: Party[Item] | User[Item]) -> _Entry:
+        """A new entry, which makes that of before void."""
+        member.turn, member.turn_at = next(self._numbers), member.served
+        return member.turn_at, member.turn, member
 
     def _first(self, turns: list[_Entry]) -> Any:
         """Of those in ``turns`` that have something waiting, the one that was served least."""
         while len(turns) > 1:
-            entry = turns[0]
-            served, _, member = entry
-            if entry is not member.entry:
+            served, number, member = turns[0]
+            if number != member.turn:
                 heappop(turns)
             elif not member.waits:
                 heappop(turns)
-                member.entry = None
+                member.turn = 0
             elif served < member.served:
-                member.entry = (member.served, next(self._ties), member)
-                heapreplace(turns, member.entry)
+                heapreplace(turns, self._enter(member))
             else:
                 break
         return turns[0][2]
