@@ -14,13 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
+from demos_hpc.installation import has_compiled_modules
+
 
 def describe_machine() -> dict[str, object]:
-    """What figures depend on: processor, cores, Python, NumPy, MPI library, date and commit."""
+    """What figures depend on: processor, cores, Python, compiled modules or none, NumPy, MPI library, date, commit."""
     return {
         "cpu": _find_cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
+        "modules": "compiled" if has_compiled_modules() else "interpreted",
         "numpy": np.__version__,
         "mpi": _find_mpi(),
         "date": dt.date.today().isoformat(),

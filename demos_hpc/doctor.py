@@ -14,7 +14,7 @@ from . import mpi_checks
 from .config import Config
 from .diagnosis import Diagnosis
 from .errors import DemosError
-from .installation import find_installation
+from .installation import find_installation, has_compiled_modules
 from .mpiexec import Launcher
 from .verdict import Outcome
 from .watchdog import find_rank_and_size
@@ -37,6 +37,7 @@ def examine(environment: Mapping[str, str] = os.environ) -> Iterator[Diagnosis]:
     yield from check_packages()
     yield from examine_mpi(environment)
     yield check_shared_memory(Path("/dev/shm"))
+    yield check_compiled_modules(Config.load(environment))
     yield check_libdemos(Config.load(environment))
     yield from check_compilers(environment)
     yield from check_optional()
@@ -107,6 +108,19 @@ def check_shared_memory(place: Path) -> Diagnosis:
         remedy = f"remove what dead jobs left in {place}, or enlarge it (docker: --shm-size=1g)"
         return Diagnosis(str(place), Outcome.FAILED, found, remedy)
     return Diagnosis(str(place), Outcome.OK, found)
+
+
+def check_compiled_modules(config: Config) -> Diagnosis:
+    if has_compiled_modules():
+        return Diagnosis("compiled modules", Outcome.OK, "in use")
+    remedy = "pip install demos-hpc where there are a C compiler and the headers of Python"
+    try:
+        left_out = [what for what in find_installation(config).left_out if what.startswith("compiled modules")]
+    except DemosError:
+        left_out = []
+    if left_out:
+        remedy += f"; left out were {left_out[0]}"
+    return Diagnosis("compiled modules", Outcome.WARNING, "none, so that a request takes twice the time", remedy)
 
 
 def check_libdemos(config: Config) -> Diagnosis:

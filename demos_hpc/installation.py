@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import wire
 from .config import Config
 from .errors import InvalidInput
 
@@ -56,6 +57,11 @@ class Installation:
         return tuple(beside / name for name in (*FORTRAN, *[MPI_FORTRAN] * mpi))
 
     @property
+    def missing_libraries(self) -> str:
+        """Which of the libraries were left out, and why."""
+        return "; ".join(what for what in self.left_out if what.startswith("libdemos"))
+
+    @property
     def is_bare(self) -> bool:
         """Whether only the dynamic linker knows where the library is, if there is one."""
         return self.library.parent == Path()
@@ -77,7 +83,7 @@ class Installation:
         """
         if self.mpi is None:
             raise InvalidInput(
-                f"this installation has no libdemos_mpi ({'; '.join(self.left_out) or 'it was built without MPI'}):"
+                f"this installation has no libdemos_mpi ({self.missing_libraries or 'it was built without MPI'}):"
                 " install demos-hpc again where `mpicc` is found, in PATH or beside Python"
             )
         libs = f"-L{self.mpi} -Wl,-rpath,{self.mpi} -ldemos_mpi"
@@ -107,6 +113,11 @@ def find_installation(config: Config) -> Installation:
         if (directory / LIBRARY).is_file():
             return _describe(include, directory / LIBRARY, record)
     return _describe(include, Path(INSTALLED), PACKAGE / "lib")
+
+
+def has_compiled_modules() -> bool:
+    """Whether the modules that every request goes through are compiled, and not interpreted."""
+    return not str(wire.__file__).endswith(".py")
 
 
 def _describe(include: Path, library: Path, record: Path) -> Installation:

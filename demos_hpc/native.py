@@ -53,7 +53,7 @@ def open_library(installation: Installation) -> tuple[Any, Any]:
         library = ffi.dlopen(str(installation.library), ffi.RTLD_NOW | ffi.RTLD_GLOBAL)
     except OSError as error:
         unknown = f"the dynamic linker knows no {installation.library}"
-        reason = "; ".join(installation.left_out) or (unknown if installation.is_bare else str(error))
+        reason = installation.missing_libraries or (unknown if installation.is_bare else str(error))
         raise InvalidInput(
             f"models in C need libdemos, and this installation has none ({reason}): install a C compiler and then"
             " demos-hpc again, build the library by `meson setup build && ninja -C build` in the sources that you run,"

@@ -155,12 +155,36 @@ def find_package(root: Path) -> Path:
     return package
 
 
+def read_left_out(package: Path) -> list[str]:
+    left_out: list[str] = json.loads((package / "lib/built.json").read_text(encoding="utf-8"))["left_out"]
+    return left_out
+
+
+#: Asks a model, by modules that are compiled.
+ASK = """
+import pathlib, sys
+import numpy as np
+import demos_hpc
+from demos_hpc import relay, scheduler, wire, worker
+from demos_hpc.installation import has_compiled_modules
+from demos_hpc.testing import Gaussian
+
+assert has_compiled_modules()
+for module in relay, scheduler, wire, worker:
+    path = pathlib.Path(module.__file__)
+    assert path.suffix == ".so" and path.parent.parent == pathlib.Path(sys.argv[1]), path
+    assert path.with_name(module.__name__.split(".")[1] + ".py").is_file()
+x = np.linspace(-1, 1, 6).reshape(6, 1)
+model = demos_hpc.local(Gaussian, workers=2)
+np.testing.assert_array_equal(model.log_density(x, model.params), Gaussian().log_density(x, model.params))
+"""
+
 PYTHON = ("-Dpython=true", "-Dtests=false", "-Dpython.bytecompile=-1")
 
 
 def test_the_package_has_the_c_side_where_there_is_a_compiler(tmp_path: Path) -> None:
     require("cc")
-    package = find_package(install(tmp_path, *PYTHON))
+    package = find_package(install(tmp_path, *PYTHON, "-Dcompiled=disabled"))
     files = list_files(package)
     assert files >= {"lib/libdemos.so", "include/demos.h", "lib/pkgconfig/demos.pc", "cli/__init__.py"}
     assert files >= {"include/demos_maas.h", "include/demos_client.hpp"}
@@ -171,6 +195,7 @@ def test_the_package_has_the_c_side_where_there_is_a_compiler(tmp_path: Path) ->
     built = json.loads((package / "lib/built.json").read_text(encoding="utf-8"))
     assert built["compilers"]
     assert not [what for what in built["left_out"] if what.startswith("libdemos,")]
+    assert "compiled modules, for requests in half the time: -Dcompiled=disabled" in built["left_out"]
     assert not [path for path in package.rglob("*") if path.is_symlink()]  # a wheel has none
     sources = {str(path.relative_to(ROOT / "demos_hpc")) for path in (ROOT / "demos_hpc").rglob("*.py")}
     assert {name for name in files if name.endswith(".py")} == sources
@@ -188,6 +213,16 @@ def test_the_package_is_whole_without_a_compiler(tmp_path: Path) -> None:
     assert "lib/libdemos.so" not in files
     built = json.loads((package / "lib/built.json").read_text(encoding="utf-8"))
     assert "libdemos, which serves models in C: no C compiler was found" in built["left_out"]
+    assert "compiled modules, for requests in half the time: no C compiler was found" in built["left_out"]
+
+
+def test_hot_modules_are_compiled(tmp_path: Path) -> None:
+    require("cc")
+    pytest.importorskip("mypyc")
+    pytest.importorskip("setuptools")
+    place = find_package(install(tmp_path, *PYTHON, "-Dcompiled=enabled")).parent
+    assert not [what for what in read_left_out(place / "demos_hpc") if what.startswith("compiled modules")]
+    run([sys.executable, "-c", ASK, place], env={**os.environ, "PYTHONPATH": str(place)}, cwd=tmp_path)
 
 
 def test_a_system_has_it_as_other_libraries(tmp_path: Path) -> None:

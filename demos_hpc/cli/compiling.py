@@ -9,7 +9,7 @@ import typer
 
 from ..config import Config
 from ..errors import DemosError
-from ..installation import MPI_LIBRARY, find_installation
+from ..installation import MPI_LIBRARY, find_installation, has_compiled_modules
 from ..scaffold import LANGUAGES, make_folder
 from .examination import Json
 from .output import print_json
@@ -76,6 +76,7 @@ def config(
         "cflags": to_compile,
         "libs": None if problem else to_link,
         "fortran": sources,
+        "modules": "compiled" if has_compiled_modules() else "interpreted",
         "compilers": list(installation.compilers),
         "left_out": list(installation.left_out),
     }

@@ -28,6 +28,8 @@ install_packages() {
         type "${pair#*:}" > /dev/null 2>&1 || missing+=("${pair%:*}")
     done
     /usr/bin/python3 -c 'import ensurepip' 2> /dev/null || missing+=(python3-venv)
+    /usr/bin/python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2> /dev/null \
+        || missing+=(python3-dev)
     [ ${#missing[@]} = 0 ] && return
     apt-get -qq update
     forbid_services

@@ -1,20 +1,18 @@
 # shellcheck shell=bash disable=SC2154
 # This checkout, installed where every user of the testbed can run it; and where servers of several users are found.
 
-# Installed anew when compiled parts or what is required have changed. Python's files are copied each time.
+# Installed anew when anything has changed: some of Python's files are compiled.
 install_python() {
-    local venv=$place/venv checkout sum package
+    local venv=$place/venv checkout sum
     checkout=$(cd "$here/../.." && pwd)
-    sum=$(find "$checkout/csrc" "$checkout/pyproject.toml" "$checkout/meson.build" -type f -exec sha256sum {} + | sort | sha256sum)
+    sum=$(cd "$checkout" && find csrc demos_hpc pyproject.toml meson.build meson.options -type f ! -name '*.pyc' -exec sha256sum {} + \
+        | sort | sha256sum)
     if [ ! -x "$venv/bin/demos-hpc" ] || [ "$(cat "$venv/sum" 2> /dev/null)" != "$sum" ]; then
         [ -x "$venv/bin/pip" ] || /usr/bin/python3 -m venv "$venv" || fail "/usr/bin/python3 makes no venv"
-        "$venv/bin/pip" install -q "${checkout}[check,mpich]" > "$place/pip.log" 2>&1 || fail "pip install failed: $place/pip.log"
+        "$venv/bin/pip" uninstall -q -y demos-hpc > "$place/pip.log" 2>&1 # of an older checkout, maybe
+        "$venv/bin/pip" install -q "${checkout}[check,mpich]" >> "$place/pip.log" 2>&1 || fail "pip install failed: $place/pip.log"
         echo "$sum" > "$venv/sum"
     fi
-    package=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/demos_hpc
-    find "$package" -name '*.py' -delete # of an older checkout, maybe
-    cp -r --preserve=timestamps "$checkout/demos_hpc/." "$package/"
-    "$venv/bin/python" -m compileall -q "$package" # users cannot write there
     chmod -R go+rX "$venv"
     mkdir -p "$place/registry" && chmod 1777 "$place/registry"
     write_site
