@@ -1,7 +1,7 @@
 """What tests take that not every machine has; and what DEMOS_REQUIRE names, which has to be there.
 
 A test that needs something that is not there is skipped and says so. Where all of it has to be there nothing is run
-without: ``DEMOS_REQUIRE="cc clang valgrind meson mpich fortran slurm apptainer"``.
+without: ``DEMOS_REQUIRE="cc compiled clang valgrind meson mpich fortran slurm apptainer"``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from demos_hpc.errors import DemosError
+from demos_hpc.installation import has_compiled_modules
 from demos_hpc.mpiexec import find_launcher
 
 #: Where `tests/testbed/testbed up` has put all of it.
@@ -37,6 +38,8 @@ def find_lack(name: str) -> str:
         except DemosError as error:
             return str(error)
         return "" if kind == name else f"the MPI here is {kind}, not {name}"
+    if name == "compiled":
+        return "" if has_compiled_modules() else "the package is interpreted: `demos-hpc doctor` says why"
     if name == "slurm":
         is_up = os.geteuid() == 0 and (TESTBED / "site.sh").is_file()
         return "" if is_up else "the testbed is not up, or this is not root: `tests/testbed/testbed up`"
