@@ -39,6 +39,11 @@ def test_a_server_is_small_and_has_no_compiler(yard: Yard, server_image: Path) -
     assert labels["org.opencontainers.image.revision"] == "abc"
 
 
+def test_a_server_has_compiled_modules(yard: Yard, server_image: Path) -> None:
+    said = yard.run("apptainer", "-s", "exec", "--cleanenv", str(server_image), "demos-hpc", "config", "--json")
+    assert json.loads(said.stdout)["modules"] == "compiled"
+
+
 def test_a_model_says_what_it_is(yard: Yard, peak_image: Path) -> None:
     labels = inspect(yard, peak_image)["labels"]
     ours = {name.removeprefix("org.demos-hpc."): value for name, value in labels.items()}
