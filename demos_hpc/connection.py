@@ -63,7 +63,7 @@ class Connection:
         revision: int = 0,
         seed: int = 0,
         first_row: int = 0,
-        timeout: float | None = None,
+        timeout: Any = None,  # as the caller gave it
         out: list[FloatArray] | None = None,
         part_rows: int = 0,
         n_per_row: int = 0,

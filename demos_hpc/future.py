@@ -136,7 +136,8 @@ class Future:
         return self.error
 
     def _wait(self, timeout: float | None) -> None:
-        self._waiter.wait_for(self, None if timeout is None else time.monotonic() + timeout)
+        # Whatever kind of number it is; np.float32 and a float make an np.float32.
+        self._waiter.wait_for(self, None if timeout is None else float(time.monotonic() + timeout))
         if not self.is_done:
             raise TimeoutError(f"no answer to request {self.id} within {timeout} s ({self!r})")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 from .chronicle import name_operation
+from .config import Config
 from .errors import DemosError
 from .future import Future, Stream
 from .logs import Logger, name_request
-from .recovery import LastingConnection
+from .recovery import Found, LastingConnection
+from .transport import Link, Port
+from .upgrade import Ascent
 from .wire import Packed, read_header
 
 _LOG = Logger("client")
@@ -19,8 +22,20 @@ _LOG = Logger("client")
 class TracedConnection(LastingConnection):
     """As its base; ``find_number`` says what the server calls this client now."""
 
-    def __init__(self, *arguments: Any, find_number: Callable[[], int], **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self,
+        port: Port,
+        link: Link,
+        config: Config,
+        *,
+        find_number: Callable[[], int],
+        redial: Callable[[float], Found] | None = None,
+        retries: int = 0,
+        heartbeat: float = math.inf,
+        ascent: Ascent | None = None,
+    ) -> None:
+        # One by one: a compiler of Python cannot pass on what it does not see.
+        super().__init__(port, link, config, redial=redial, retries=retries, heartbeat=heartbeat, ascent=ascent)
         self._find_number = find_number
         self._begun: dict[Future, float] = {}
 
