@@ -29,6 +29,7 @@ from demos_hpc.reception import Reception
 from demos_hpc.recovery import LastingConnection
 from demos_hpc.server import Server
 from demos_hpc.testing import Gaussian
+from demos_hpc.transport import Arrival
 
 GAUSSIAN = "demos_hpc.testing:Gaussian"
 GATE = "inside:Gate"
@@ -159,11 +160,11 @@ class ServerHere:
     def crash(self) -> None:
         """Ends it as if it had been killed: nobody is told, its entry stays, and its workers look for it."""
 
-        def fail() -> bool:
+        def fail() -> list[Arrival]:
             raise SystemError("the server has crashed")
 
         self.server._presence.close = lambda id_, seconds: None  # type: ignore[method-assign]
-        self.server._dispatcher.step = fail  # type: ignore[method-assign]
+        self.server._dispatcher._port.receive = fail  # type: ignore[method-assign]
         assert isinstance(self.thread.end(), SystemError)
         self.thread.error = None
         self.workers.clear()

@@ -15,7 +15,6 @@ from demos_hpc.access import Access
 from demos_hpc.accounts import MOST_CAREERS, NO_RIGHT, Accounts
 from demos_hpc.audit import Audit
 from demos_hpc.budgets import Budgets
-from demos_hpc.calls import Batch
 from demos_hpc.config import Config
 from demos_hpc.errors import AccessRefused, Busy, DeadlineExceeded, Draining, InvalidInput, ModelCrashed, TooLarge
 from demos_hpc.greetings import Beat
@@ -296,11 +295,11 @@ def end_by_drain_of_what_waits(house: House, peer: Peer) -> None:
 
 
 def end_by_defect(house: House, peer: Peer) -> None:
-    def fail(self: Batch, *arguments: Any) -> Any:
+    def fail(array: Any) -> Any:
         raise ZeroDivisionError("a defect")
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Batch, "answer", fail)
+        monkeypatch.setattr(np, "ascontiguousarray", fail)  # which a chunk is put together with
         assert peer.ask_one(ask()).header.status
 
 

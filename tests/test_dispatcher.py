@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from hypothesis import strategies as st
 from odd_models import Line
 from service import Peer, Service, make_request, read_error
 
-from demos_hpc.calls import Batch
 from demos_hpc.config import Config
 from demos_hpc.errors import BadFrame, DemosError, InternalError, InvalidInput, ModelFailed, NotOffered, Status
 from demos_hpc.messages import Array, Flag, Kind, Offer, Operation, from_json, to_json
 from demos_hpc.model import LoadedModel
 from demos_hpc.peers import Person
+from demos_hpc.recall import Recall
 from demos_hpc.served import Served
 from demos_hpc.testing import FakeClock, Gaussian
+from demos_hpc.transport import Arrival
 from demos_hpc.wire import DTYPES, HEADER_BYTES, INLINE_BYTES, Frame, Packed, join, pack, read_header
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=150)
@@ -479,13 +481,13 @@ def test_at_the_end_workers_of_the_launch_are_waited_for(is_guest: bool) -> None
     worker.send(pack(Kind.HELLO, [to_json(Offer("w", "", loaded.source, loaded.spec.to_dict()).to_dict())]))
     peer.send(make_request(Operation.LOG_DENSITY, [X[:1], POINT]))
     service.dispatcher.step()
-    step, n_steps = service.dispatcher.step, []
+    receive, n_steps = service.port.receive, []
 
-    def count() -> bool:
+    def count() -> list[Arrival]:
         n_steps.append(clock.advance(1.0))
-        return step()
+        return receive()
 
-    service.dispatcher.step = count  # type: ignore[method-assign]
+    service.port.receive = count  # type: ignore[method-assign]
     left = service.dispatcher.serve(lambda: True)
     assert (len(n_steps) > 5) is not is_guest
     assert left == ["peer"]
@@ -495,31 +497,37 @@ def test_at_the_end_workers_of_the_launch_are_waited_for(is_guest: bool) -> None
 # ---- defects of our own --------------------------------------------------------------------------------------
 
 
-def break_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """The next call of this method of `Batch` raises, those after it do not."""
-    method, broken = getattr(Batch, name), [True]
+#: What is called when a chunk is put together, and when an answer is passed on that is to be kept; what is said then.
+DEFECTS = {
+    "chunk": (np, "ascontiguousarray", "could not put chunk [0-9]+ together", Config(timeout=10.0)),
+    "answer": (Recall, "gather", "could not pass the answer on", Config(timeout=10.0, cache_bytes=1 << 20)),
+}
 
-    def call(self: Batch, *arguments: Any) -> Any:
+
+def break_once(monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
+    """The next of these calls raises, those after it do not."""
+    owner, name, _, _ = DEFECTS[defect]
+    function, broken = getattr(owner, name), [True]
+
+    def call(*arguments: Any, **options: Any) -> Any:
         if broken:
             broken.clear()
             raise ZeroDivisionError("a defect")
-        return method(self, *arguments)
+        return function(*arguments, **options)
 
-    monkeypatch.setattr(Batch, name, call)
+    monkeypatch.setattr(owner, name, call)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("pack", "could not put chunk [0-9]+ together"), ("answer", "could not pass the answer on")],
-)
+@pytest.mark.parametrize("defect", DEFECTS)
 @pytest.mark.parametrize("n", [1, 10], ids=["one request", "merged"])
 def test_a_defect_costs_the_requests_of_its_chunk_and_no_others(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str, message: str, n: int
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], defect: str, n: int
 ) -> None:
-    service = Service(MODEL)
+    _, _, message, config = DEFECTS[defect]
+    service = Service(MODEL, config=config)
     client, other = service.connect(), service.connect(user="bob")
-    break_once(monkeypatch, name)
-    lost = [client.submit.log_density(X[:1], POINT) for _ in range(n)]
+    break_once(monkeypatch, defect)
+    lost = [client.submit.log_density(X[:1]) for _ in range(n)]  # without parameters, or it is passed on as it is
     safe = other.submit.log_density(X, POINT)
     np.testing.assert_array_equal(safe.result(), TRUTH)
     errors = [future.exception() for future in lost]
@@ -530,7 +538,7 @@ def test_a_defect_costs_the_requests_of_its_chunk_and_no_others(
         assert re.search(message, str(error))
     for future, error in zip(lost, errors, strict=True):
         if error is None:
-            assert future.result().tolist() == TRUTH[:1].tolist()
+            assert future.result().tolist() == MODEL.log_density(X[:1], np.array([0.0, 1.0])).tolist()
     err = capfd.readouterr().err
     assert err.count("ZeroDivisionError: a defect") == 1
     assert "0 requests, 0 chunks" in repr(service.dispatcher.scheduler)
@@ -556,13 +564,13 @@ def test_a_defect_in_the_plan_of_a_request_costs_that_one(
     np.testing.assert_array_equal(client.log_density(X, POINT), TRUTH)
 
 
-@pytest.mark.parametrize("name", ["pack", "answer"])
+@pytest.mark.parametrize("defect", DEFECTS)
 def test_a_defect_in_one_chunk_of_many_ends_the_request_once(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], defect: str
 ) -> None:
-    service = Service(MODEL, workers=2, config=Config(chunk_seconds=1e-9))
+    service = Service(MODEL, workers=2, config=replace(DEFECTS[defect][3], chunk_seconds=1e-9))
     peer = service.add_peer()
-    break_once(monkeypatch, name)
+    break_once(monkeypatch, defect)
     frames = peer.ask(make_request(Operation.LOG_DENSITY, [X, POINT]))
     for _ in range(200):
         service.turn()

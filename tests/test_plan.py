@@ -165,18 +165,16 @@ def fake_rows(rows: int, width: int) -> np.ndarray:
     return np.broadcast_to(np.arange(float(width)), (rows, width))
 
 
-class FakeFrame(Frame):
-    """A frame whose arrays take no memory."""
-
-    def __init__(self, frame: Frame, arrays: list[np.ndarray]) -> None:
-        super().__init__(frame.header, frame.buffer, 0, arrays)
+def fill(frame: Frame, *arrays: np.ndarray) -> Frame:
+    """The frame with arrays that take no memory."""
+    return Frame(frame.header, frame.buffer, 0, list(arrays))
 
 
 def test_rows_are_selected_beyond_two_to_the_31() -> None:
     rows = 2**32 + 100
     frame = announce(Operation.LOG_DENSITY, rows, (rows, 2), (2,))
     made = Served(1, SPEC, "", 2**63).plan(frame)
-    call = Call(LoopbackLink("client"), FakeFrame(frame, [fake_rows(rows, 2), np.ones(2)]), made, None, 1)
+    call = Call(LoopbackLink("client"), fill(frame, fake_rows(rows, 2), np.ones(2)), made, None, 1)
     first, count, arrays = call.select(Part(1, 2**32 + 90, 10))
     assert (first, count) == (2**32 + 90, 10)
     assert [array.shape for array in arrays] == [(10, 2), (2,)]
@@ -187,11 +185,11 @@ def test_parts_are_put_in_their_place_beyond_two_to_the_31() -> None:
     part = 2**31
     frame = announce(Operation.LOG_DENSITY, 3 * part + 5, (part, 2), (part, 2))
     made = Served(1, SPEC, "", 2**63).plan(frame)
-    call = Call(LoopbackLink("client"), FakeFrame(frame, [fake_rows(part, 2), fake_rows(part, 2)]), made, None, 1)
+    call = Call(LoopbackLink("client"), fill(frame, fake_rows(part, 2), fake_rows(part, 2)), made, None, 1)
     for nth, rows in enumerate((part, part, 5), start=1):
         head = announce(Operation.LOG_DENSITY, rows, (rows, 2), (rows, 2))
         header = head.header._replace(kind=Kind.ROWS, first_row=nth * part)
-        follower = FakeFrame(Frame(header, head.buffer), [fake_rows(rows, 2)] * 2)
+        follower = fill(Frame(header, head.buffer), *[fake_rows(rows, 2)] * 2)
         assert call.add(follower) == rows
     assert call.rows_here == made.units == 3 * part + 5
     first, count, arrays = call.select(Part(1, 3 * part, 5))

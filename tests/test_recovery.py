@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import socket
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demos_hpc import calling, connection, future, recovery
+from demos_hpc import calling
 from demos_hpc.calling import Caller
 from demos_hpc.config import Config
 from demos_hpc.connection import GRACE
@@ -147,9 +148,9 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock()
-        fake = SimpleNamespace(monotonic=self.clock.monotonic, sleep=self.clock.pass_by)
-        for module in (recovery, connection, future):
-            monkeypatch.setattr(module, "time", fake)
+        # Those of the module itself: what is compiled does not look for another.
+        monkeypatch.setattr(time, "monotonic", self.clock.monotonic)
+        monkeypatch.setattr(time, "sleep", self.clock.pass_by)
         self.server = Server(self.clock)
         self.servers: list[Server | DemosError] = []
         #: When it was looked for a server, and how long that was allowed to take.
@@ -617,7 +618,6 @@ def test_a_peer_that_takes_bytes_lives(world: World) -> None:
 
 def test_a_peer_that_sends_bytes_lives(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame may take longer than two heartbeats to arrive."""
-    monkeypatch.setattr("demos_hpc.transport.tcp.time", SimpleNamespace(monotonic=lambda: world.now))
     port, (mine, its) = StreamPort(), socket.socketpair()
     with its:
         link = port.add(mine, "server")

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demos_hpc import worker as worker_module
 from demos_hpc.errors import (
     BadFrame,
     DemosError,
@@ -285,7 +284,7 @@ def test_whatever_frames_come_each_chunk_is_answered_once(messages: list[Packed]
 def make_beating(monkeypatch: pytest.MonkeyPatch, seconds: float) -> tuple[Desk, FakeClock]:
     """A worker that says every so often how it is, and the clock that it looks at."""
     clock = FakeClock(1000.0)
-    monkeypatch.setattr(worker_module, "time", SimpleNamespace(monotonic=clock, perf_counter_ns=time.perf_counter_ns))
+    monkeypatch.setattr(time, "monotonic", clock)
     desk = Desk()
     desk.worker._beat_seconds, desk.worker._next_beat = seconds, 0.0 if seconds < math.inf else math.inf
     return desk, clock

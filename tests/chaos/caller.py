@@ -10,7 +10,7 @@ import json
 import select
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from demos_hpc.connection import Connection
 from demos_hpc.errors import DemosError
 from demos_hpc.future import Future
 from demos_hpc.messages import Kind
+from demos_hpc.transport import Arrival
 from demos_hpc.wire import Frame
 
 
@@ -66,25 +67,30 @@ class Findings:
     latency: list[float] = field(default_factory=list)
 
 
-class Tally:
-    """Stands where answers come in, whatever they came by, and notices rows that come twice."""
+class Tally(deque[Arrival]):
+    """What answers wait in, whatever they came by, before each is taken in; notices rows that come twice."""
 
     def __init__(self, connection: Connection) -> None:
+        super().__init__(connection._arrivals)
         self.duplicated = 0
         self._connection = connection
-        self._pass_on = connection._take
         self._port: object = None
         self._seen: dict[int, np.ndarray] = {}
-        connection._take = self._take  # type: ignore[method-assign]
+        connection._arrivals = self
 
-    def _take(self, frame: Frame) -> None:
+    def popleft(self) -> Arrival:
+        link, arrived = super().popleft()
+        if isinstance(arrived, Frame):
+            self._look_at(arrived)
+        return link, arrived
+
+    def _look_at(self, frame: Frame) -> None:
         header = frame.header
         if header.kind == Kind.REPLY and header.id:
             if self._connection._port is not self._port:  # another server begins anew
                 self._port = self._connection._port
                 self._seen.clear()
             self._count(frame, self._connection._futures.get(header.id))
-        self._pass_on(frame)
 
     def _count(self, frame: Frame, future: Future | None) -> None:
         first = frame.header.first_row
