@@ -121,6 +121,9 @@ class Config:
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(Config).items():
             value = getattr(self, name)
+            if hasattr(value, "item"):  # a number of NumPy's, which compiled modules would not take for one of Python's
+                value = value.item()
+                object.__setattr__(self, name, value)
             if kind in (int, float) and not value >= 0:
                 raise InvalidInput(f"setting {name} is {value}; it is a number >= 0")
             if name in POSITIVE and not value:

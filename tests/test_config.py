@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from demos_hpc.config import CHOICES, PREFIX, Config
@@ -104,6 +105,12 @@ def test_what_would_keep_everything_from_being_sent_is_refused(name: str) -> Non
     for make in (lambda: Config(**{name: 0}), lambda: Config.load({f"DEMOS_{name.upper()}": "0"})):  # type: ignore[arg-type]
         with pytest.raises(InvalidInput, match=f"setting {name} is 0; nothing could ever be sent: give a number > 0"):
             make()
+
+
+def test_numbers_of_numpy_are_as_good() -> None:
+    config = Config(timeout=np.float32(2.5), max_queued_requests=np.int64(7))  # type: ignore[arg-type]
+    assert (type(config.timeout), type(config.max_queued_requests)) == (float, int)
+    assert config == Config(timeout=2.5, max_queued_requests=7)
 
 
 def test_changed_is_a_copy() -> None:

@@ -138,6 +138,12 @@ def test_a_timeout_may_be_infinite_or_longer_than_the_wire_can_say(model: Remote
         np.testing.assert_array_equal(model.log_density(X, POINT, timeout=timeout), TRUTH)
 
 
+@pytest.mark.parametrize("timeout", [np.float32(30.0), np.int64(30)], ids=repr)
+def test_a_timeout_may_be_a_number_of_numpy(model: RemoteModel, timeout: Any) -> None:
+    future = model.submit.log_density(X, POINT, timeout=timeout)
+    np.testing.assert_array_equal(future.result(timeout=timeout), TRUTH)
+
+
 def test_an_operation_that_is_not_offered() -> None:
     line, exponential = demos_hpc.local(Line), demos_hpc.local(DensityOnly)
     with pytest.raises(NotOffered, match="model 'line' offers no log_density; it has evaluate"):
