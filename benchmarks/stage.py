@@ -25,12 +25,12 @@ from demos_hpc.mpiexec import Program, find_launcher
 HERE = Path(__file__).parent
 ADDRESS = "DEMOS_BENCH_ADDRESS"
 #: So that the ranks find the benchmarks' models.
-PATH = os.pathsep.join([str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+PATH = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
 PEER_TIMEOUT = 300.0
 #: The start of a command that runs a Python file.
-PYTHON = (sys.executable,)
-SERVE = (sys.executable, "-m", "demos_hpc", "serve")
-ANALYZE = (sys.executable, "-m", "demos_hpc")
+PYTHON = (sys.executable, "-P")  # not what the working directory has: the demos-hpc that is measured is ours
+SERVE = (*PYTHON, "-m", "demos_hpc", "serve")
+ANALYZE = (*PYTHON, "-m", "demos_hpc")
 
 
 class Peer:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from demos_hpc.errors import BadFrame, BadVersion, DemosError
 from demos_hpc.messages import Kind
 from demos_hpc.testing import FakeClock
-from demos_hpc.transport import LONGEST_WAIT, Arrival, pair, shared
+from demos_hpc.transport import LONGEST_WAIT, Arrival, pair
 from demos_hpc.transport.doorbell import ASLEEP, AWAKE, STUCK, Sleeper
 from demos_hpc.transport.pair import QUEUE_BYTES, Unreachable
 from demos_hpc.transport.shared import MOST_BYTES, PARTING, QUIET, SharedLink, SharedPort
@@ -70,8 +71,8 @@ class End:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     clock = FakeClock(100.0)
-    fake = SimpleNamespace(perf_counter=clock, monotonic=clock, sleep=clock.advance)
-    monkeypatch.setattr(shared, "time", fake)
+    monkeypatch.setattr(time, "perf_counter", clock)
+    monkeypatch.setattr(time, "monotonic", clock)
     return clock
 
 
@@ -220,11 +221,11 @@ def test_one_link_does_not_keep_the_others_waiting(connect: Any) -> None:
 def test_flush_gives_up_in_time(connect: Any, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     server, client = connect()
     client.link.send(pack(Kind.ROWS, [np.zeros(QUEUE_BYTES // 4)], id=1))
-    monkeypatch.setattr(shared.os, "sched_yield", lambda: clock.advance(0.1))
+    monkeypatch.setattr(os, "sched_yield", lambda: clock.advance(0.1))
     client.port.flush(1.0)
     assert client.port.is_stuck
     assert 101.0 <= clock.now < 101.2
-    monkeypatch.setattr(shared.os, "sched_yield", server.receive)
+    monkeypatch.setattr(os, "sched_yield", server.receive)
     client.port.flush(1.0)
     assert not client.port.is_stuck
 

@@ -122,7 +122,8 @@ class SharedLink:
                         break
                     frames = inflow.fill(count)
                 total += count
-                arrived.extend((front, frame) for frame in frames)  # also those before a bad one
+                for frame in frames:  # also those before a bad one
+                    arrived.append((front, frame))  # noqa: PERF401  (compiled, an extend() would take them all or none)
         except (BadFrame, BadVersion) as error:
             self._port.broken.append((self, error))
         if pair.peers_flag == STUCK:
