@@ -121,11 +121,11 @@ class Config:
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(Config).items():
             value = getattr(self, name)
-            if hasattr(value, "item"):  # a number of NumPy's, which compiled modules would not take for one of Python's
-                value = value.item()
+            if kind in (int, float):  # 1e5 requests, a NumPy number: compiled modules take none but Python's own
+                value = _convert(name, kind, value)
                 object.__setattr__(self, name, value)
-            if kind in (int, float) and not value >= 0:
-                raise InvalidInput(f"setting {name} is {value}; it is a number >= 0")
+                if not value >= 0:
+                    raise InvalidInput(f"setting {name} is {value}; it is a number >= 0")
             if name in POSITIVE and not value:
                 raise InvalidInput(f"setting {name} is 0; nothing could ever be sent: give a number > 0")
         if self.port > 65535:
@@ -172,15 +172,22 @@ class Config:
         for name, value in values.items():
             if name not in kinds:
                 raise InvalidInput(f"unknown setting {name!r}; there are {', '.join(kinds)}")
-            try:
-                values[name] = kinds[name](value)
-                fits = isinstance(value, str) or values[name] == value
-            except (TypeError, ValueError, OverflowError):
-                fits = False
-            if not fits:  # 2.5 requests, an infinity of bytes
-                kind = {int: "a whole number, in digits", float: "a number", str: "text"}[kinds[name]]
-                raise InvalidInput(f"setting {name} ({PREFIX}{name.upper()}) is {value!r}; it is {kind}")
+            values[name] = _convert(name, kinds[name], value)
         return replace(self, **values)
+
+
+def _convert(name: str, kind: Any, value: Any) -> Any:
+    """The value of a setting, as what it is to be."""
+    try:
+        converted = kind(value)
+        # A nan, which is like nothing, is no number >= 0.
+        fits = isinstance(value, str) or converted == value or converted != converted
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:  # 2.5 requests, an infinity of bytes
+        what = {int: "a whole number, in digits", float: "a number", str: "text"}[kind]
+        raise InvalidInput(f"setting {name} ({PREFIX}{name.upper()}) is {value!r}; it is {what}")
+    return converted
 
 
 def _check_spelling(environment: Mapping[str, str]) -> None:

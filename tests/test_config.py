@@ -113,6 +113,27 @@ def test_numbers_of_numpy_are_as_good() -> None:
     assert config == Config(timeout=2.5, max_queued_requests=7)
 
 
+@pytest.mark.parametrize("count", [7.0, np.float64(7), 7])
+def test_whole_numbers_may_be_floats(count: Any) -> None:
+    config = Config(max_queued_requests=count)
+    assert (type(config.max_queued_requests), config.max_queued_requests) == (int, 7)
+    assert type(Config(timeout=5).timeout) is float
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_queued_requests": 2.5}, r"max_queued_requests .* is 2\.5; it is a whole number"),
+        ({"threads": np.float64("inf")}, "threads .* it is a whole number"),
+        ({"timeout": 10**400}, "timeout .* it is a number"),
+        ({"timeout": [1]}, r"timeout .* is \[1\]; it is a number"),
+    ],
+)
+def test_the_constructor_refuses_what_is_no_such_number(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Config(**values)
+
+
 def test_changed_is_a_copy() -> None:
     config = Config()
     assert config.changed(timeout=1).timeout == 1.0
