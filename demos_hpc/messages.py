@@ -7,6 +7,7 @@ here, checked at birth, and travels as JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -116,7 +117,7 @@ class FromJson:
         if not isinstance(values, dict):
             raise BadFrame(f"{cls.__name__} is a JSON object, not {type(values).__name__}")
         hints = get_type_hints(cls)
-        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}  # type: ignore[arg-type]
+        known = {f.name: _read(values[f.name], hints[f.name]) for f in fields(cls) if f.name in values}  # type: ignore[arg-type]
         if wrong := sorted(name for name, value in known.items() if not _fits(value, hints[name])):
             raise BadFrame(f"{cls.__name__} with {', '.join(wrong)} of the wrong type")
         try:
@@ -128,10 +129,17 @@ class FromJson:
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
 
+def _read(value: Any, hint: Any) -> Any:
+    """A float where one is wanted: JSON may write it as an integer. One that no float holds stays what it is."""
+    if hint is float and isinstance(value, int):
+        with contextlib.suppress(OverflowError):
+            return float(value)
+    return value
+
+
 def _fits(value: Any, hint: Any) -> bool:
     options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    kinds = [get_origin(option) or option for option in options]
-    return isinstance(value, tuple(kinds)) or (float in kinds and isinstance(value, int))
+    return isinstance(value, tuple(get_origin(option) or option for option in options))
 
 
 @dataclass(frozen=True)

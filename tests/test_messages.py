@@ -138,7 +138,11 @@ def test_offer_with_something_else_than_a_spec_is_refused(spec: Any) -> None:
 
 
 def test_whole_numbers_are_numbers() -> None:
-    assert Failure.from_dict({"status": 5, "message": "", "retry_after": 2}).retry_after == 2
+    for seconds in (2, 2**70):  # JSON tells no float from an integer
+        retry_after = Failure.from_dict({"status": 5, "message": "", "retry_after": seconds}).retry_after
+        assert (type(retry_after), retry_after) == (float, seconds)
+    with pytest.raises(BadFrame, match="retry_after of the wrong type"):
+        Failure.from_dict({"status": 5, "message": "", "retry_after": 10**400})
 
 
 # ---- failures -----------------------------------------------------------------------------------------------
