@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from .arguments import read_timeout
 from .config import Config
@@ -41,6 +41,9 @@ class Connection:
         self._lost: DemosError | None = None
         self._scratch = Buffers()
         port.place = self._place
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a connection, and what has one, can be neither pickled nor copied: connect once more")
 
     @property
     def is_ours(self) -> bool:

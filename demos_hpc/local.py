@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def local(model: Any, *, workers: int = 1, config: Config | None = None) -> Remo
     workers
         How many; they take turns, so more are not faster, but chunks are cut as with so many.
     """
-    service = LocalService(model, workers, config or Config.load())
+    service = LocalService(model, operator.index(workers), config or Config.load())
     return service.connect()
 
 

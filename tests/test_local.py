@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -35,6 +39,19 @@ def test_what_is_no_model() -> None:
 def test_a_service_needs_a_worker(workers: int) -> None:
     with pytest.raises(InvalidInput, match="workers"):
         demos_hpc.local(Gaussian, workers=workers)
+
+
+def test_the_number_of_workers_may_be_one_of_numpy() -> None:
+    with demos_hpc.local(Gaussian, workers=np.int64(2)) as served:  # type: ignore[arg-type]
+        assert served.log_density(X).shape == (3,)
+
+
+@pytest.mark.parametrize("attempt", [pickle.dumps, copy.deepcopy])
+def test_what_has_a_connection_is_neither_pickled_nor_copied(attempt: Callable[[object], object]) -> None:
+    with demos_hpc.local(Gaussian) as served:
+        for what in (served, served.submit, served.submit.log_density(X)):
+            with pytest.raises(TypeError, match="can be neither pickled nor copied: connect once more"):
+                attempt(what)
 
 
 def test_several_clients_of_one_service() -> None:
