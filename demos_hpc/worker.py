@@ -129,7 +129,11 @@ class Worker:
         chunk = self._chunks.popleft()
         # An answer that could not leave yet would otherwise wait until this chunk is done as well.
         self._port.flush(LONGEST_FLUSH)
-        result = self._compute(chunk)
+        try:
+            result = self._compute(chunk)
+        except BaseException:  # Ctrl-C in a service of one process, which goes on
+            self._chunks.appendleft(chunk)
+            raise
         self._link.send(result)
         if self._ascent is not None:
             self._ascent.count()

@@ -64,6 +64,30 @@ def test_several_clients_of_one_service() -> None:
     assert service.dispatcher.n_clients == 3
 
 
+class Interrupted(Gaussian):
+    """Whose first call is interrupted by Ctrl-C."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def log_density(self, x: np.ndarray, params: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        if self.calls == 1:
+            raise KeyboardInterrupt
+        return super().log_density(x, params)
+
+
+def test_what_is_interrupted_goes_on() -> None:
+    model = demos_hpc.local(Interrupted)
+    request = model.submit.log_density(X, timeout=30.0)
+    with pytest.raises(KeyboardInterrupt):
+        request.result()
+    truth = Gaussian().log_density(X, model.params)
+    np.testing.assert_array_equal(model.log_density(X, timeout=30.0), truth)
+    np.testing.assert_array_equal(request.result(), truth)
+
+
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEMOS_MAX_REQUEST_BYTES", "1000")
     assert demos_hpc.local(Gaussian).metadata()["max_request_bytes"] == 1000
