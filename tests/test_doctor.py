@@ -11,7 +11,9 @@ import pytest
 
 from demos_hpc import doctor, mpi_checks
 from demos_hpc.children import Ended
+from demos_hpc.config import Config
 from demos_hpc.errors import LaunchError
+from demos_hpc.installation import Installation
 from demos_hpc.mpi_checks import Library
 from demos_hpc.mpiexec import Launcher, find_launcher
 from demos_hpc.verdict import Outcome
@@ -150,6 +152,18 @@ def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.check_shared_memory(tmp_path / "no").outcome is Outcome.FAILED
     monkeypatch.setattr(doctor, "SHARED_MEMORY", 1 << 60)
     assert "--shm-size" in doctor.check_shared_memory(tmp_path).remedy
+
+
+def test_modules_that_are_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_out = ("libdemos: no C compiler", "compiled modules: no headers")
+    installation = Installation(tmp_path, Path("libdemos.so.1"), left_out=left_out)
+    monkeypatch.setattr(doctor, "find_installation", lambda config: installation)
+    monkeypatch.setattr(doctor, "has_compiled_modules", lambda: False)
+    found = doctor.check_compiled_modules(Config())
+    assert found.outcome is Outcome.WARNING
+    assert found.remedy.endswith("the headers of Python; left out were compiled modules: no headers")
+    monkeypatch.setattr(doctor, "has_compiled_modules", lambda: True)
+    assert doctor.check_compiled_modules(Config()).outcome is Outcome.OK
 
 
 def test_compilers_are_optional(tmp_path: Path) -> None:
